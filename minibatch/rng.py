@@ -1,0 +1,167 @@
+"""Every random number of the package: a hash of (seed, purpose, coordinates).
+
+Nothing here has state. A **key** names a stream of random words and is derived by hashing, never by adding: seed 7
+sweep 1 is not seed 8 sweep 0. Word `i` of a stream is a function of (key, i), so it can be drawn in any order, in any
+process, at any time. Specified for other languages in `docs/order.md`; its plain twin is `tests/plain/rng.py`.
+"""
+
+import math
+import operator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minibatch.kernels import permute
+
+MASK = 0xFFFF_FFFF_FFFF_FFFF
+GOLDEN = int(permute.GOLDEN)
+MIX_1 = int(permute.MIX_1)
+MIX_2 = int(permute.MIX_2)
+ABSORB = int(permute.ABSORB)
+FNV_OFFSET = 0xCBF29CE484222325
+FNV_PRIME = 0x100000001B3
+
+
+def mix64(word: int) -> int:
+    """A bijection of 64-bit words that scatters neighbours: the finalizer of SplitMix64 (Stafford's variant 13).
+
+    >>> hex(mix64(1))
+    '0x5692161d100b05e5'
+    """
+    word = (word ^ (word >> 30)) * MIX_1 & MASK
+    word = (word ^ (word >> 27)) * MIX_2 & MASK
+    return word ^ (word >> 31)
+
+
+def absorb(key: int, coordinate: int) -> int:
+    """The key one coordinate further down, where a coordinate is an integer 0 ≤ c < 2^64."""
+    return mix64((key * ABSORB + mix64((coordinate + GOLDEN) & MASK)) & MASK)
+
+
+def key(seed: int, purpose: str, *coordinates: int) -> int:
+    """The 64-bit key of the stream that `seed` gives to `purpose` at `coordinates`.
+
+    `seed` and each coordinate are integers 0 ≤ c < 2^64; `purpose` is any text ("order.full", the name of a layer): it
+    enters as the 64-bit FNV-1a hash of its UTF-8 bytes.
+
+    >>> key(7, "order.full", 1) == key(8, "order.full", 0)
+    False
+    """
+    result = FNV_OFFSET
+    for byte in purpose.encode():
+        result = (result ^ byte) * FNV_PRIME & MASK
+    result = absorb(mix64(result), checked_seed(seed))
+    for coordinate in coordinates:
+        result = absorb(result, coordinate)
+    return result
+
+
+def checked_seed(seed: int) -> int:
+    """`seed` as a Python integer, or the error that says what a seed may be.
+
+    >>> checked_seed(7)
+    7
+    """
+    if isinstance(seed, bool):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+    try:
+        value = operator.index(seed)
+    except TypeError:
+        raise TypeError(f"seed must be an integer, got {seed!r} of type {type(seed).__name__}") from None
+    if not 0 <= value <= MASK:
+        raise ValueError(f"seed must be in 0 … 2**64 - 1, got {value}")
+    return value
+
+
+def bits(key: int, indices: ArrayLike) -> NDArray[np.uint64]:
+    """Random 64-bit words number `indices` of the stream `key`: uint64, in the shape of `indices`.
+
+    >>> int(bits(1, [0])[0]) == mix64((1 + GOLDEN) & MASK)
+    True
+    """
+    at = np.ascontiguousarray(indices, dtype=np.uint64)
+    out = np.empty(at.shape, np.uint64)
+    permute.fill_bits(np.uint64(key), at.ravel(), out.reshape(-1))
+    return out
+
+
+def uniform(key: int, indices: ArrayLike) -> NDArray[np.float64]:
+    """Numbers in [0, 1), multiples of 2^-53: float64, in the shape of `indices`.
+
+    >>> bool((uniform(1, [0, 1, 2]) < 1).all())
+    True
+    """
+    return np.asarray((bits(key, indices) >> np.uint64(11)) * 2.0**-53)
+
+
+def normal(key: int, indices: ArrayLike) -> NDArray[np.float64]:
+    """Standard normal numbers (Box and Muller 1958), number i from words 2i and 2i + 1: float64, shaped as `indices`.
+
+    >>> normal(1, [[0, 1], [2, 3]]).shape
+    (2, 2)
+    """
+    at = np.ascontiguousarray(indices, dtype=np.uint64)
+    out = np.empty(at.shape, np.float64)
+    permute.fill_normal(np.uint64(key), at.ravel(), out.reshape(-1))
+    return out
+
+
+def integers(key: int, indices: ArrayLike, bound: int) -> NDArray[np.int64]:
+    """Integers in [0, bound): int64, in the shape of `indices`; 1 ≤ bound ≤ 2^32.
+
+    The upper half of each word is scaled, not divided: every value has probability 1/bound up to 2^-32.
+
+    >>> set(integers(1, range(100), 3).tolist())
+    {0, 1, 2}
+    """
+    return scaled(bits(key, indices), bound)
+
+
+class Draws:
+    """Random numbers for the samples at nominal `times`, int64 (n,): each a function of (seed, operation, time) alone.
+
+    Whatever a minibatch's size, the sample at time t is given the same numbers. Successive calls give new ones.
+
+    >>> whole = Draws(7, "flip", np.arange(4)).uniform((2,))
+    >>> part = Draws(7, "flip", np.arange(2, 4)).uniform((2,))
+    >>> whole.shape, bool((whole[2:] == part).all())
+    ((4, 2), True)
+    """
+
+    def __init__(self, seed: int, operation: str, times: NDArray[np.int64]) -> None:
+        self.times = np.ascontiguousarray(times, np.int64)
+        self._key = np.uint64(key(seed, "transform." + operation))
+        self._used = 0
+
+    def bits(self, shape: tuple[int, ...] = ()) -> NDArray[np.uint64]:
+        """Random words: uint64 (n, *shape)."""
+        size = math.prod(shape)
+        out = np.empty((len(self.times), size), np.uint64)
+        permute.fill_keyed(self._key, self.times, self._used, out)
+        self._used += size
+        return out.reshape((len(self.times), *shape))
+
+    def uniform(self, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        """Numbers in [0, 1): float64 (n, *shape)."""
+        return np.asarray((self.bits(shape) >> np.uint64(11)) * 2.0**-53)
+
+    def integers(self, bound: int, shape: tuple[int, ...] = ()) -> NDArray[np.int64]:
+        """Integers in [0, bound), 1 ≤ bound ≤ 2^32: int64 (n, *shape)."""
+        return scaled(self.bits(shape), bound)
+
+    def normal(self, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        """Standard normal numbers: float64 (n, *shape)."""
+        keys = self.bits((1,))[:, 0]  # a stream of its own for each sample
+        size = math.prod(shape)
+        out = np.empty((len(keys), size), np.float64)
+        indices = np.arange(size, dtype=np.uint64)
+        for i in range(len(keys)):
+            permute.fill_normal(keys[i], indices, out[i])
+        return out.reshape((len(keys), *shape))
+
+
+def scaled(words: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:
+    """Words scaled to integers in [0, bound): upper half times bound, upper half again; 1 ≤ bound ≤ 2^32."""
+    if not 1 <= bound <= 2**32:
+        raise ValueError(f"bound must be in 1 … 2**32, got {bound}")
+    return np.asarray(((words >> np.uint64(32)) * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)

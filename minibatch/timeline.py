@@ -1,0 +1,174 @@
+"""Nominal time: where sweeps, limits, partitions and holes lie on it. Integer arithmetic, no I/O.
+
+The axis is `0, 1, 2, …`; sweep `s` of a data set of M rows spans `[s·M, (s+1)·M)`. A minibatch is an interval of it.
+"""
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_TIME = 2**62
+
+
+def checked_integer(value: Any, what: str, *, least: int, most: int = MAX_TIME) -> int:
+    """`value` as a Python integer in [least, most], or the error that names `what`.
+
+    >>> checked_integer(np.int64(5), "k", least=1)
+    5
+    """
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{what} must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{what} must be an integer, got {value!r} of type {type(value).__name__}") from None
+    if number < least:
+        raise ValueError(f"{what} must be at least {least}, got {number}")
+    if number > most:
+        raise ValueError(f"{what} must be at most {most}, got {number}")
+    return number
+
+
+def end_of_axis(rows: int, max_samples: int | None, max_sweeps: int | None) -> int:
+    """The nominal time at which the axis ends: the nearer of both limits, both absolute.
+
+    >>> end_of_axis(4, 11, None), end_of_axis(4, 11, 2), end_of_axis(4, None, None) == MAX_TIME
+    (11, 8, True)
+    """
+    end = MAX_TIME
+    if max_samples is not None:
+        end = min(end, checked_integer(max_samples, "max_samples", least=0))
+    if max_sweeps is not None:
+        end = min(end, checked_integer(max_sweeps, "max_sweeps", least=0) * rows)
+    return end
+
+
+def sweeps_ended(start: int, stop: int, rows: int) -> int:
+    """How many sweep borders the interval [start, stop) reaches or crosses.
+
+    >>> sweeps_ended(0, 4, 4), sweeps_ended(4, 7, 4), sweeps_ended(0, 9, 4)
+    (1, 0, 2)
+    """
+    return stop // rows - start // rows
+
+
+def part(length: int, num_data_partitions: int, partition_index: int) -> tuple[int, int]:
+    """Offset and length of one rank's part of `length` samples: contiguous, one more for the first `length % n` ranks.
+
+    >>> [part(10, 3, i) for i in range(3)]
+    [(0, 4), (4, 3), (7, 3)]
+    """
+    share, more = divmod(length, num_data_partitions)
+    return partition_index * share + min(partition_index, more), share + (partition_index < more)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """What is read ahead as one block: `count` runs of `length` samples, one every `stride`, from nominal time `start`.
+
+    A contiguous stretch of the axis is one run; a rank's parts of successive minibatches are many.
+
+    >>> [list(run) for run in Stretch(start=4, length=2, stride=8, count=2).runs()]
+    [[4, 5], [12, 13]]
+    """
+
+    start: int
+    length: int
+    stride: int
+    count: int
+
+    @property
+    def samples(self) -> int:
+        """The number of nominal times in it."""
+        return self.length * self.count
+
+    def runs(self) -> Iterable[range]:
+        """The intervals of nominal time, in order."""
+        for i in range(self.count):
+            yield range(self.start + i * self.stride, self.start + i * self.stride + self.length)
+
+    def find(self, start: int, length: int) -> int | None:
+        """Where [start, start + length) begins in this block, counted in nominal times; None if it is not inside."""
+        run, within = divmod(start - self.start, self.stride)
+        if 0 <= run < self.count and within + length <= self.length:
+            return run * self.length + within
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holes:
+    """What is left out: intervals of nominal time, and rows. Time counts on over both, so nothing else moves.
+
+    `starts` and `stops` are int64 (intervals,), ascending and disjoint; `rows` is int64 (rows,), ascending.
+    """
+
+    starts: NDArray[np.int64]
+    stops: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def __bool__(self) -> bool:
+        return bool(len(self.starts) or len(self.rows))
+
+    def kept(self, times: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which samples stay: bool (n,), of the nominal times and rows (n,) given."""
+        interval = np.searchsorted(self.starts, times, side="right") - 1
+        keep = np.ones(len(times), np.bool_)
+        inside = interval >= 0
+        keep[inside] = times[inside] >= self.stops[interval[inside]]
+        if len(self.rows):
+            nearest = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+            keep &= self.rows[nearest] != rows
+        return keep
+
+
+@dataclass(frozen=True)
+class SkipRows:
+    """Rows that are never shown, for `skip=`: quarantined wherever they stand.
+
+    >>> holes_of([(15, 23), SkipRows([3, 17])]).rows.tolist()
+    [3, 17]
+    """
+
+    rows: Iterable[int]
+
+
+def holes_of(skip: Iterable[Any], rows: int | None = None) -> Holes:
+    """The holes that `skip` names: (start, stop) intervals of nominal time, and `SkipRows`, in any order and overlap.
+
+    >>> holes = holes_of([(15, 23), (20, 25), (60, 61)])
+    >>> holes.starts.tolist(), holes.stops.tolist()
+    ([15, 60], [25, 61])
+    """
+    intervals: list[tuple[int, int]] = []
+    out: set[int] = set()
+    for item in skip:
+        if isinstance(item, SkipRows):
+            most = MAX_TIME if rows is None else rows - 1
+            out.update(checked_integer(row, "a row of SkipRows", least=0, most=most) for row in item.rows)
+            continue
+        try:
+            start, stop = item
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"skip takes (start, stop) intervals of nominal time and SkipRows([…]), got {item!r}"
+            ) from None
+        start = checked_integer(start, "the start of a skipped interval", least=0)
+        stop = checked_integer(stop, f"the stop of the skipped interval from {start}", least=start)
+        if stop > start:
+            intervals.append((start, stop))
+    merged: list[list[int]] = []
+    for start, stop in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], stop)
+        else:
+            merged.append([start, stop])
+    bounds = np.array(merged, np.int64).reshape(-1, 2)
+    return Holes(
+        starts=np.ascontiguousarray(bounds[:, 0]),
+        stops=np.ascontiguousarray(bounds[:, 1]),
+        rows=np.array(sorted(out), np.int64),
+    )
