@@ -1,0 +1,77 @@
+"""Whether a data set is what its manifest says: every byte of every shard is read once."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import xxhash
+
+from minibatch.columns import Field, column_buffers
+from minibatch.dataset import open_shard
+from minibatch.errors import DatasetError
+from minibatch.manifest import Fingerprint, Manifest, Shard, fields_of, read_manifest
+from minibatch.storage import MANIFEST, map_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is wrong, and with which file of the data set (None: with the whole)."""
+
+    shard: str | None
+    what: str
+
+
+def check_dataset(path: str | os.PathLike[str], progress: Callable[[Shard], None] | None = None) -> list[Problem]:
+    """All that is wrong with the data set in `path`; an empty list if nothing is.
+
+    Reads everything: the manifest's own digest, each shard's size and digest, its Arrow structure, schema, row counts,
+    buffers, offsets, text and nulls, and the fingerprint of the content. `progress` is called after each shard.
+    """
+    folder = Path(path)
+    try:
+        manifest = read_manifest(folder)
+        fields = fields_of(manifest.schema)
+    except (DatasetError, OSError) as error:
+        return [Problem(shard=MANIFEST, what=str(error))]
+    problems: list[Problem] = []
+    fingerprint: Fingerprint | None = Fingerprint(fields)
+    for shard in manifest.shards:
+        found = check_shard(folder, shard, manifest, fields, fingerprint)
+        if found:
+            fingerprint = None  # of no use any more: the damage is known
+            problems.extend(Problem(shard=shard.file, what=what) for what in found)
+        if progress is not None:
+            progress(shard)
+    if sum(shard.rows for shard in manifest.shards) != manifest.rows:
+        problems.append(
+            Problem(shard=None, what=f"the shards' rows do not add up to the {manifest.rows} of the manifest")
+        )
+    elif fingerprint is not None and fingerprint.hexdigest() != manifest.fingerprint:
+        what = f"the content has the fingerprint {fingerprint.hexdigest()}, the manifest says {manifest.fingerprint}"
+        problems.append(Problem(shard=None, what=what))
+    return problems
+
+
+def check_shard(
+    folder: Path, shard: Shard, manifest: Manifest, fields: list[Field], fingerprint: Fingerprint | None
+) -> list[str]:
+    """What is wrong with one shard; its content is added to `fingerprint` if nothing is."""
+    found: list[str] = []
+    try:
+        content = map_file(folder / shard.file, shard.bytes)
+        digest = xxhash.xxh3_128_hexdigest(content)
+        if digest != shard.digest:
+            found.append(f"its bytes have the digest {digest}, the manifest says {shard.digest}: they were changed")
+        batches = open_shard(folder, shard, manifest.schema)
+        for number, batch in enumerate(batches):
+            batch.validate(full=True)
+            for field, column in zip(fields, batch.columns, strict=True):
+                column_buffers(column, field, f"chunk {number}")
+        if fingerprint is not None and not found:
+            for batch in batches:
+                fingerprint.update(batch.columns)
+    except (DatasetError, OSError, pa.ArrowException) as error:
+        found.append(str(error))
+    return found

@@ -1,0 +1,71 @@
+"""Where bytes lie: files, mapped into memory when first needed. (Object stores come behind the same two functions.)"""
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+
+from minibatch.errors import DamagedDatasetError
+
+MANIFEST = "manifest.json"
+LOCK = ".writing"
+
+
+def map_file(path: Path, expected_bytes: int) -> pa.Buffer:
+    """The bytes of a file, mapped and not read; its size must be what the manifest says.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a").write_bytes(b"abc")
+    ...     map_file(Path(folder, "a"), 3).to_pybytes()
+    b'abc'
+    """
+    check_size(path, expected_bytes)
+    try:
+        return pa.memory_map(str(path)).read_buffer()
+    except OSError as error:
+        raise DamagedDatasetError(f"{path.name} in {path.parent} cannot be mapped: {error}") from error
+
+
+def check_size(path: Path, expected_bytes: int) -> None:
+    """Raise `DamagedDatasetError` unless `path` is a file of `expected_bytes` bytes."""
+    try:
+        size = os.stat(path).st_size
+    except OSError as error:
+        raise DamagedDatasetError(
+            f"{path.name} is missing from {path.parent} ({error.strerror}); the manifest lists it"
+        ) from None
+    if size != expected_bytes:
+        raise DamagedDatasetError(
+            f"{path.name} in {path.parent} has {size:,} bytes, {MANIFEST} says {expected_bytes:,}: it was truncated or "
+            f"replaced; run `minibatch check {path.parent}`"
+        )
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the bytes of a file are on disk."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the names in a folder are on disk, where the system can tell (not on Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Give `path` the bytes `content`, all or nothing: written beside it, synced, renamed, synced."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    sync_file(partial)
+    os.replace(partial, path)
+    sync_folder(path.parent)
