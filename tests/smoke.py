@@ -132,13 +132,14 @@ def the_command_line_checks_a_data_set() -> None:
 
 
 @check
-def the_engine_without_torch_names_the_pip_command() -> None:
-    try:
-        importlib.import_module("minibatch.train")
-    except ImportError as error:
-        assert 'pip install "minibatch-timeline[train]"' in str(error), str(error)
-    else:
-        raise AssertionError("import minibatch.train without torch raised nothing")
+def models_and_engine_without_torch_name_the_pip_command() -> None:
+    for module in ("minibatch.models", "minibatch.train"):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            assert 'pip install "minibatch-timeline[train]"' in str(error), f"{module}: {error}"
+        else:
+            raise AssertionError(f"import {module} without torch raised nothing")
 
 
 @check

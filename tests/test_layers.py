@@ -14,8 +14,21 @@ MAY_IMPORT = {"minibatch": set(), "models": set(), "train": {"minibatch", "model
 LIBRARIES = {
     "minibatch": {"numpy", "numba", "llvmlite", "pyarrow", "xxhash"},
     "models": {"torch"},
-    "train": {"numpy", "pyarrow", "torch", "safetensors", "torchmetrics", "tensorboard", "matplotlib"},
-    "tools": {"numpy", "numba", "pyarrow", "xxhash", "typer", "rich", "torch", "matplotlib", "PIL", "sklearn"},
+    "train": {
+        "numpy",
+        "xxhash",
+        "rich",
+        "torch",
+        "safetensors",
+        "torchmetrics",
+        "tensorboard",
+        "matplotlib",
+        "sklearn",
+    },
+    "tools": {
+        *{"numpy", "numba", "pyarrow", "xxhash", "typer", "rich"},
+        *{"torch", "safetensors", "matplotlib", "PIL", "sklearn"},
+    },
 }
 CORE = {"numpy", "numba", "llvmlite", "pyarrow", "xxhash", "typer", "rich"}
 DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "llvmlite": "numba"}  # where it is not the module's name
