@@ -1,0 +1,129 @@
+"""A minibatch as the model and the losses see it: fields as tensors on a device, converted when first asked for."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from minibatch.batch import Batch
+
+Inputs = str | Sequence[str] | Callable[[nn.Module, "TensorBatch"], Any]
+
+
+class TensorBatch(Mapping[str, Any]):
+    """The samples [start, stop) of a minibatch: `batch["label"]` is a tensor (n, …) on `device`.
+
+    Numeric fields become tensors that share memory with the arrays on the CPU, so nothing may be written into them;
+    other fields (texts, bytes) stay NumPy arrays of objects. `rows` and `times` are int64 arrays (n,): the global row
+    and the nominal time of every sample.
+
+    >>> fields = {"x": np.arange(4), "label": np.array([1, 0, 1, 0])}
+    >>> batch = TensorBatch(fields, rows=np.arange(4), times=np.arange(4))
+    >>> batch.part(1, 3)["x"]
+    tensor([1, 2])
+    """
+
+    __slots__ = ("_fields", "_stretch", "_tensors", "device", "num_samples", "rows", "times")
+
+    def __init__(
+        self,
+        fields: Mapping[str, Any] | Batch,
+        *,
+        rows: NDArray[np.int64],
+        times: NDArray[np.int64],
+        device: torch.device | None = None,
+        stretch: slice | None = None,
+    ) -> None:
+        self._fields = fields
+        self._stretch = stretch
+        self._tensors: dict[str, Any] = {}
+        self.device = device
+        self.rows = rows if stretch is None else rows[stretch]
+        self.times = times if stretch is None else times[stretch]
+        self.num_samples = len(self.times)
+
+    def part(self, start: int, stop: int) -> "TensorBatch":
+        """The samples [start, stop) of a whole minibatch, without a copy on the CPU."""
+        assert self._stretch is None, "parts are cut from whole minibatches"
+        stretch = slice(start, stop)
+        return TensorBatch(self._fields, rows=self.rows, times=self.times, device=self.device, stretch=stretch)
+
+    def on(self, device: torch.device) -> "TensorBatch":
+        """The same samples, with their tensors on `device`."""
+        return TensorBatch(self._fields, rows=self.rows, times=self.times, device=device)
+
+    def __getitem__(self, name: str) -> Any:
+        try:
+            return self._tensors[name]
+        except KeyError:
+            pass
+        try:
+            values = self._fields[name]
+        except (KeyError, ValueError):
+            raise KeyError(f"field {name!r} is not in the minibatch; it has {', '.join(self)}") from None
+        tensor = as_tensor(values if self._stretch is None else values[self._stretch], self.device)
+        self._tensors[name] = tensor
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields.fields if isinstance(self._fields, Batch) else self._fields)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def times_tensor(self) -> Tensor:
+        """The nominal times of the samples on the device: int64 (n,)."""
+        tensor: Tensor = as_tensor(self.times, self.device)
+        return tensor
+
+
+def as_tensor(values: Any, device: torch.device | None = None) -> Any:
+    """A numeric array as a tensor on `device` (None: the CPU), without a copy if possible; anything else as it is."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind in "OUSV":
+            return values
+        # torch.from_numpy warns about arrays that may not be written to; such an array is copied instead.
+        values = torch.from_numpy(values if values.flags.writeable else values.copy())
+    if device is not None and isinstance(values, Tensor):
+        return values.to(device, non_blocking=True)
+    return values
+
+
+def forward_function(inputs: Inputs) -> Callable[[nn.Module, TensorBatch], Any]:
+    """How to call the model: with one field, with several in order, or by a function (model, batch) of the user's.
+
+    >>> call = forward_function("x")
+    >>> call(nn.Identity(), TensorBatch({"x": np.ones(2)}, rows=np.arange(2), times=np.arange(2)))
+    tensor([1., 1.], dtype=torch.float64)
+    """
+    if isinstance(inputs, str):
+        name = inputs
+        return lambda model, batch: model(batch[name])
+    if callable(inputs):
+        return inputs
+    names = tuple(inputs)
+    if not names or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"inputs={inputs!r}: expected a field's name, a sequence of names, or a function (model, batch) -> outputs"
+        )
+    return lambda model, batch: model(*[batch[name] for name in names])
+
+
+def shapes_of(value: Any) -> str:
+    """Shapes and dtypes of everything in an output or a batch, for error messages.
+
+    >>> shapes_of({"logits": torch.zeros(2, 3)})
+    '{logits: float32 (2, 3)}'
+    """
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name}: {shapes_of(value[name])}" for name in value) + "}"
+    if isinstance(value, tuple | list) and len(value) <= 16:
+        return "(" + ", ".join(shapes_of(item) for item in value) + ")"
+    return type(value).__name__

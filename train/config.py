@@ -1,0 +1,137 @@
+"""The complete configuration of a run: a frozen value that a recipe returns, saved as JSON beside the checkpoints.
+
+Whatever has to be made anew in every process (the model, the optimizers, the data sets) is in it as a function to be
+called with the arguments it will get; everything else is plain values, terms, schedules and regularizers.
+"""
+
+import dataclasses
+import functools
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from minibatch.storage import write_atomically
+from minibatch.train.batches import Inputs
+from minibatch.train.metrics import Metric
+from minibatch.train.regularizers import WeightL2
+from minibatch.train.schedules import Schedule
+from minibatch.train.terms import Term
+from minibatch.transforms import Transform
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Where the data sets of a run lie, ready to be opened."""
+
+    train: Path
+    valid: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides what a run computes.
+
+    recipe, options: which function made this configuration, called with what. model: called with `seed=`, 64 bits for
+    the first weights, returns the module. optimizers: called with the model, returns one or a list. schedules: one per
+    optimizer, None where the rate stays as it was made. data: called with the folder the data sets go to; it makes them
+    if they are not there yet. transforms: of the training source. threads: that torch computes with during the run (the
+    last bits depend on them), None for as many as it has. Times and sizes are in samples of nominal time.
+    """
+
+    recipe: str
+    options: Mapping[str, Any]
+    model: Callable[..., nn.Module]
+    inputs: Inputs
+    terms: Sequence[Term]
+    optimizers: Callable[[nn.Module], Optimizer | Sequence[Optimizer]]
+    data: Callable[[Path], Prepared]
+    minibatch_size: int
+    max_samples: int
+    seed: int
+    metrics: Sequence[Metric] = ()
+    transforms: Sequence[Transform] = ()
+    schedules: Sequence[Schedule | None] | None = None
+    regularizers: Sequence[WeightL2] = ()
+    microbatch_size: int | None = None
+    clip_grad_norm: float | None = None
+    validate_every: int | None = None
+    save_every: int | None = None
+    keep_last: int | None = 3
+    log_every: int = 50
+    threads: int | None = None
+
+
+def described(value: Any) -> Any:
+    """`value` in JSON: dataclasses by name and fields, functions by where they are found, plain values as they are.
+
+    >>> from minibatch.train.schedules import Cosine
+    >>> described(Cosine(0.1, samples=1000))
+    {'kind': 'minibatch.train.schedules:Cosine', 'rate': 0.1, 'samples': 1000, 'last': 0.0}
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: described(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {"kind": _place(type(value)), **fields}
+    if isinstance(value, functools.partial):
+        called = {"call": _place(value.func)}
+        if value.args:
+            called["args"] = described(value.args)
+        return {**called, **{name: described(option) for name, option in value.keywords.items()}}
+    if isinstance(value, Mapping):
+        return {str(name): described(item) for name, item in value.items()}
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, bytes):
+        return [described(item) for item in value]
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if callable(value):
+        return _place(value)
+    return repr(value)
+
+
+def differences(before: Any, after: Any, path: str = "") -> list[str]:
+    """What differs between two JSON documents, one line each: `lr: 0.1 → 0.01`.
+
+    >>> differences({"a": 1, "b": {"c": [1, 2]}}, {"a": 1, "b": {"c": [1, 3]}, "d": 0})
+    ['b.c[1]: 2 → 3', 'd: not set → 0']
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        lines = []
+        for name in dict.fromkeys([*before, *after]):
+            inner = f"{path}.{name}" if path else str(name)
+            if name not in before or name not in after:
+                old, new = (json.dumps(side[name]) if name in side else "not set" for side in (before, after))
+                lines.append(f"{inner}: {old} → {new}")
+            else:
+                lines += differences(before[name], after[name], inner)
+        return lines
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return [line for i, (old, new) in pairs for line in differences(old, new, f"{path}[{i}]")]
+    return [] if before == after else [f"{path}: {json.dumps(before)} → {json.dumps(after)}"]
+
+
+def save_config(path: Path, config: RunConfig) -> None:
+    """Write the complete configuration as JSON, atomically."""
+    write_atomically(path, (json.dumps(described(config), indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _place(function: Any) -> str:
+    """Where a function or class is found, "module:name"; for one without a name of its own, file and line."""
+    name = getattr(function, "__qualname__", None)
+    if name is None:  # an object that can be called
+        return f"{type(function).__module__}:{type(function).__qualname__}"
+    if "<lambda>" in name:
+        code = inspect.unwrap(function).__code__
+        return f"{function.__module__}:<lambda> at {Path(code.co_filename).name}:{code.co_firstlineno}"
+    return f"{function.__module__}:{name}"

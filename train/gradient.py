@@ -1,0 +1,121 @@
+"""The gradient of one whole minibatch, accumulated over microbatches in sum form.
+
+Every microbatch adds coefficient · Σ w·m·loss / D to the gradients, where D belongs to the whole minibatch: so the sum
+does not depend on the cut, except for the last bits of floating-point addition.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minibatch.models.noise import NoiseKeys
+from minibatch.train.batches import TensorBatch, shapes_of
+from minibatch.train.terms import Share
+
+Forward = Callable[[nn.Module, TensorBatch], Any]
+_NO_NOISE = nullcontext()
+
+
+class Gradient:
+    """Adds up gradients of minibatches: made once per run, because it keeps the small tensors that every step needs."""
+
+    def __init__(
+        self, model: nn.Module, forward: Forward, keys: NoiseKeys, before_microbatch: Callable[[int, int], None] | None
+    ) -> None:
+        self.model = model
+        self.forward = forward
+        self.keys = keys if keys.names else None
+        self.before_microbatch = before_microbatch
+        self._scales: dict[tuple[float, torch.device], Tensor] = {}
+
+    def add(self, batch: TensorBatch, shares: Sequence[Share], *, size: int | None, on_host: bool) -> bool:
+        """Add the gradient of `batch` to the parameters' `grad`, in microbatches of `size` samples (None: in one).
+
+        The numerators of `shares` are added up, as floats if `on_host`, else as tensors that nobody waits for. With
+        `on_host`, False as soon as a numerator is not finite: the gradient is then incomplete.
+        """
+        n = batch.num_samples
+        if size is None or size >= n:
+            return self._microbatch(batch, shares, 0, n, on_host)
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            if not self._microbatch(batch.part(start, stop), shares, start, stop, on_host):
+                return False
+        return True
+
+    def _microbatch(self, batch: TensorBatch, shares: Sequence[Share], start: int, stop: int, on_host: bool) -> bool:
+        if self.before_microbatch is not None:
+            self.before_microbatch(start, stop)
+        roots: list[Tensor] = []
+        scales: list[Tensor] = []
+        finite = True
+        # Backward lies inside: with activation checkpointing it runs parts of the forward pass, noise included, again.
+        with _NO_NOISE if self.keys is None else self.keys.at(batch.times_tensor()):
+            outputs = None
+            try:
+                outputs = self.forward(self.model, batch)
+                for share in shares:
+                    if share.total == 0.0:
+                        continue
+                    values = checked(share, share.term.loss(outputs, batch), batch, outputs)
+                    numerator = share.weighted_sum(values, start, stop, sum_dtype(values.device))
+                    if numerator.requires_grad:  # a term that reaches no parameter is only watched
+                        roots.append(numerator)
+                        scales.append(self._scale(share.coefficient / share.denominator, numerator))
+                    if on_host:
+                        value = numerator.item()
+                        share.numerator += value
+                        if value - value != 0.0:  # NaN or infinite
+                            finite = False
+                            share.bad_rows = nonfinite_rows(values.detach(), batch)
+                    else:
+                        share.numerator = share.numerator + numerator.detach()
+            except Exception as error:
+                error.add_note(f"minibatch: the fields are {shapes_of(batch)}")
+                if outputs is not None:
+                    error.add_note(f"minibatch: the outputs are {shapes_of(outputs)}")
+                raise
+            if finite and roots:
+                torch.autograd.backward(roots, scales)
+        return finite
+
+    def _scale(self, value: float, like: Tensor) -> Tensor:
+        """`value` as a 0-dim tensor: the gradient that backward starts from. Mostly the same from step to step."""
+        key = (value, like.device)
+        scale = self._scales.get(key)
+        if scale is None:
+            if len(self._scales) >= 64:
+                self._scales.clear()
+            scale = self._scales[key] = torch.full((), value, dtype=like.dtype, device=like.device)
+        return scale
+
+
+def sum_dtype(device: torch.device) -> torch.dtype:
+    """What sums of losses are computed in: float64 wherever the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def nonfinite_rows(values: Tensor, batch: TensorBatch) -> list[int]:
+    """The rows of the data set whose loss is NaN or infinite; empty where only their sum is."""
+    bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
+    return [int(row) for row in batch.rows[bad.cpu().numpy()]]
+
+
+def checked(share: Share, values: object, batch: TensorBatch, outputs: object) -> Tensor:
+    """The values of a loss if they can be those of `batch`; else the error that shows the shapes of everything."""
+    n = batch.num_samples
+    if isinstance(values, Tensor) and values.ndim and values.shape[0] == n and values.is_floating_point():
+        return values
+    if isinstance(values, Tensor) and values.ndim == 0:
+        advice = ": a loss returns one value per sample, not their mean or sum (in torch: reduction='none')"
+    elif isinstance(values, Tensor) and not values.is_floating_point():
+        advice = ": losses are floating-point numbers"
+    else:
+        advice = ""
+    raise ValueError(
+        f"term {share.term.name!r}: its loss returned {shapes_of(values)}, expected floating-point values of shape "
+        f"({n},) or ({n}, …){advice}; the outputs are {shapes_of(outputs)}, the fields {shapes_of(batch)}"
+    )

@@ -1,0 +1,74 @@
+"""Nothing that is not finite ever reaches the weights.
+
+On the CPU the numbers are at hand, and are looked at before the update. Elsewhere looking means waiting for the device,
+so where every optimizer is a fused Adam the decision stays there: it skips its update if `found_inf` is 1 (the switch
+that loss scaling uses), and the host learns of it at the next log point. Other optimizers cost one wait a step.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Policy = Literal["stop", "skip"]
+Watch = Literal["host", "wait", "device"]
+
+
+def watch_for(device: torch.device, optimizers: Sequence[Optimizer], buffers: "Buffers") -> Watch:
+    """Where the finite check of a step is made: "host" on the CPU, on the "device" if possible, else "wait" for it.
+
+    >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    >>> watch_for(torch.device("cpu"), [optimizer], Buffers(nn.Identity()))
+    'host'
+    """
+    if device.type == "cpu":
+        return "host"
+    # Not SGD: a first step that is skipped leaves its fused form with a momentum buffer that nobody has filled (2.13).
+    skips = all(
+        isinstance(optimizer, torch.optim.Adam) and all(group.get("fused") for group in optimizer.param_groups)
+        for optimizer in optimizers
+    )
+    return "device" if skips and not buffers.kept else "wait"
+
+
+class Found:
+    """The flag of a run watched on the device: 1 from the first bad step on ("stop"), or in bad steps only ("skip")."""
+
+    def __init__(self, policy: Policy, optimizers: Sequence[Optimizer], device: torch.device) -> None:
+        self.policy = policy
+        self.optimizers = optimizers
+        self.flag = torch.zeros((), dtype=torch.float32, device=device)
+
+    def set(self, finite: Tensor) -> None:
+        """Tell the optimizers whether to skip the coming update; finite: a bool tensor ()."""
+        bad = (~finite).to(torch.float32)
+        self.flag = torch.maximum(self.flag, bad) if self.policy == "stop" else bad
+        for optimizer in self.optimizers:
+            optimizer.grad_scale = None  # type: ignore[attr-defined]
+            optimizer.found_inf = self.flag  # type: ignore[attr-defined]
+
+    def clear(self) -> None:
+        self.flag = torch.zeros_like(self.flag)
+
+
+class Buffers:
+    """What a forward pass changes besides outputs: the buffers of normalisation layers, copied so as to be put back."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.kept = [
+            buffer
+            for module in model.modules()
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats
+            for buffer in module.buffers(recurse=False)
+        ]
+        self._copies = [buffer.clone() for buffer in self.kept]
+
+    def keep(self) -> None:
+        if self.kept:
+            torch._foreach_copy_(self._copies, self.kept)
+
+    def put_back(self) -> None:
+        if self.kept:
+            torch._foreach_copy_(self.kept, self._copies)

@@ -1,0 +1,46 @@
+"""One run per folder: a lock that the system releases when its process ends, however it ends."""
+
+import os
+import weakref
+from pathlib import Path
+
+from minibatch.train.errors import FolderInUseError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no flock, and no other lock that a killed process lets go
+    fcntl = None  # type: ignore[assignment]
+
+
+class FolderLock:
+    """Holds `folder` for one run until `release`, or until the process ends; creates the folder.
+
+    Raises FolderInUseError, naming the process that has it.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> lock = FolderLock(folder)
+    >>> FolderLock(folder)
+    Traceback (most recent call last):
+    minibatch.train.errors.FolderInUseError: ... is in use by this process (...)...
+    >>> lock.release()
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if fcntl is not None:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+            os.close(descriptor)
+            if holder == str(os.getpid()):
+                who = f"this process ({holder}): close() the other Trainer first"
+            else:
+                who = f"process {holder or 'unknown'}: wait for it or stop it, or choose another folder"
+            raise FolderInUseError(f"{folder} is in use by {who}") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        # A Trainer that is dropped without close() lets its folder go.
+        self.release = weakref.finalize(self, os.close, descriptor)

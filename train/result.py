@@ -1,0 +1,120 @@
+"""What one step did: its interval of nominal time and the exact value of every term."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Number = float | Tensor
+
+
+class StepResult(Mapping[str, float | None]):
+    """`result["total_loss"]` and `result[name of a term]`: the values before the update, exact for the whole minibatch.
+
+    A term that was absent (denominator 0) has the value None. Values stay on the device until they are looked at; the
+    step itself waits for nothing. A result is falsy when there was no minibatch: the axis has ended.
+
+    step: the number of this step, from 1. interval: [t0, t1) of nominal time. num_samples: how many samples it had.
+    numerators, denominators, coefficients: of the terms, in the order of `names`. regularization: its part of the
+    total. learning_rates: one per optimizer. updated: False where there was nothing to learn from.
+    """
+
+    __slots__ = (
+        "_finite",
+        "_grad_norm",
+        "coefficients",
+        "denominators",
+        "interval",
+        "learning_rates",
+        "names",
+        "num_samples",
+        "numerators",
+        "regularization",
+        "step",
+        "updated",
+    )
+
+    def __init__(self, *, names: tuple[str, ...], step: int, interval: tuple[int, int], num_samples: int) -> None:
+        self.names = names
+        self.step = step
+        self.interval = interval
+        self.num_samples = num_samples
+        self.numerators: tuple[Number, ...] = (0.0,) * len(names)
+        self.denominators: tuple[float, ...] = (0.0,) * len(names)
+        self.coefficients: tuple[float, ...] = (1.0,) * len(names)
+        self.regularization: Number = 0.0
+        self.learning_rates: tuple[float, ...] = ()
+        self.updated = False
+        self._grad_norm: Number = 0.0
+        self._finite: bool | Tensor = True
+
+    @property
+    def grad_norm(self) -> float:
+        """The 2-norm of the whole gradient, before clipping."""
+        if not isinstance(self._grad_norm, float):
+            self._grad_norm = float(self._grad_norm)
+        return self._grad_norm
+
+    @property
+    def finite(self) -> bool:
+        """Whether loss and gradient were finite; if not, the step has changed nothing."""
+        if not isinstance(self._finite, bool):
+            self._finite = bool(self._finite)
+        return self._finite
+
+    def set_grad_norm(self, norm: Number) -> None:
+        self._grad_norm = norm
+
+    def set_finite(self, finite: bool | Tensor) -> None:
+        self._finite = finite
+
+    def __getitem__(self, name: str) -> float | None:
+        if name == "total_loss":
+            present = zip(self.coefficients, self.numerators, self.denominators, strict=True)
+            return float(sum(c * float(x) / d for c, x, d in present if d) + self.regularization)
+        try:
+            at = self.names.index(name)
+        except ValueError:
+            raise KeyError(f"{name!r} is no term of this run; there are total_loss, {', '.join(self.names)}") from None
+        denominator = self.denominators[at]
+        return float(self.numerators[at]) / denominator if denominator else None
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The terms whose denominator was 0: they had no samples in this minibatch."""
+        return tuple(name for name, d in zip(self.names, self.denominators, strict=True) if not d)
+
+    def __bool__(self) -> bool:
+        return self.interval[1] > self.interval[0]
+
+    def __iter__(self) -> Iterator[str]:
+        yield "total_loss"
+        yield from self.names
+
+    def __len__(self) -> int:
+        return 1 + len(self.names)
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={'absent' if (v := self[name]) is None else format(v, '.6g')}" for name in self)
+        return f"StepResult(step={self.step}, interval={self.interval}, {values})"
+
+
+def fetch_all(results: Sequence[StepResult]) -> None:
+    """Bring the values of many steps to the host together: one wait for the device, not one for each value."""
+    waiting = [(result, norm) for result in results if isinstance(norm := result._grad_norm, Tensor)]
+    if not waiting:
+        return
+    values = iter(
+        torch.stack(
+            [
+                torch.as_tensor(value, device=norm.device).to(torch.float64)
+                for result, norm in waiting
+                for value in (*result.numerators, result.regularization, norm, result._finite)
+            ]
+        ).tolist()
+    )
+    for result, _ in waiting:
+        result.numerators = tuple(next(values) for _ in result.names)
+        result.regularization = next(values)
+        result._grad_norm = next(values)
+        result._finite = bool(next(values))

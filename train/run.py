@@ -1,0 +1,116 @@
+"""The folder of a run: lock, ledger, validations, checkpoints; what of it belongs to the run's past, and what does not.
+
+folder/ledger.jsonl          one line per step
+folder/validation.jsonl      one line per validation
+folder/checkpoints/          see checkpoint.py
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from minibatch.errors import CheckpointError
+from minibatch.train import checkpoint
+from minibatch.train.ledger import Lines, line_of
+from minibatch.train.lock import FolderLock
+from minibatch.train.result import StepResult, fetch_all
+from minibatch.train.validation import Validation
+
+
+class RunFolder:
+    """One run's files. Nothing is changed before the first step, save or validation: looking leaves no trace."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        ledger: bool,
+        keep_last: int | None,
+        announce: Callable[[str], None],
+    ) -> None:
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.keep_last = keep_last
+        self.announce = announce
+        self.lock = FolderLock(self.path)
+        self.ledger = Lines(self.path / "ledger.jsonl") if ledger else None
+        self.validations = Lines(self.path / "validation.jsonl")
+        self.restored = False
+        self._begun = False
+        self._recent: list[StepResult] = []
+
+    def holds_a_run(self) -> bool:
+        """Whether steps or checkpoints of an earlier process are here."""
+        return bool(checkpoint.checkpoints_in(self.checkpoints)) or Lines(self.path / "ledger.jsonl").last_step() > 0
+
+    def begin(self, step: int, time: int) -> None:
+        """Make the folder the one of a run that stands at `step` and nominal `time`: cut off what lies later.
+
+        Raises CheckpointError if another run is here that was not restored.
+        """
+        if self._begun:
+            return
+        if not self.restored and self.holds_a_run():
+            raise CheckpointError(
+                f"{self.path} already holds a run: call restore_from_checkpoint() to go on with it, or choose another "
+                "folder for a new one"
+            )
+        for lines, what in ((self.ledger, "steps"), (self.validations, "steps of validations")):
+            later = lines.cut(step) if lines is not None else 0
+            if later:
+                self.announce(f"{what} {step + 1} to {step + later} are computed again: their lines were cut off")
+        aside = checkpoint.set_aside(self.checkpoints, time)
+        if aside:
+            self.announce(
+                f"checkpoints after nominal time {time:,} belong to a branch now left: kept as {', '.join(aside)}"
+            )
+        self._begun = True
+
+    def resume_at(self) -> None:
+        """A checkpoint was restored: what lies after it will be cut off when the run begins again."""
+        self.restored, self._begun = True, False
+        self._recent.clear()
+
+    def add(self, result: StepResult) -> None:
+        if self.ledger is not None:
+            self._recent.append(result)
+
+    def add_validation(self, validation: Validation) -> None:
+        pairs = {name: list(pair) for name, pair in validation.pairs.items()}
+        document = {
+            "step": validation.step,
+            "t": validation.nominal_time,
+            "samples": validation.samples,
+            "pairs": pairs,
+        }
+        self.validations.add(json.dumps(document))
+        self.validations.flush()
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Write the ledger's lines of the steps since the last flush."""
+        if self.ledger is None:
+            return
+        fetch_all(self._recent)
+        for result in self._recent:
+            self.ledger.add(line_of(result))
+        self._recent.clear()
+        self.ledger.flush(sync=sync)
+
+    def save(self, content: checkpoint.Content, time: int) -> Path:
+        """Write the checkpoint of nominal `time`, after the ledger has reached the disk; remove old ones."""
+        self.flush(sync=True)
+        self.validations.flush(sync=True)
+        path = checkpoint.place(self.checkpoints, time)
+        checkpoint.write(path, content)
+        checkpoint.tidy(self.checkpoints, keep_last=self.keep_last, announce=self.announce)
+        return path
+
+    def newest(self) -> checkpoint.Newest:
+        return checkpoint.newest_complete(self.checkpoints)
+
+    def close(self) -> None:
+        try:
+            self.flush()
+        finally:
+            self.lock.release()

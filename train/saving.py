@@ -1,0 +1,147 @@
+"""Saving and restoring a Trainer: what goes into a checkpoint, what must agree on the way back, and what may differ."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minibatch.errors import CheckpointError
+from minibatch.models.noise import KeyedNoise
+from minibatch.train import checkpoint, state
+from minibatch.train.config import described, differences
+from minibatch.train.environment import environment
+from minibatch.train.run import RunFolder
+
+if TYPE_CHECKING:
+    from minibatch.train.trainer import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """Where a run goes on: from which checkpoint, which newer ones were passed over, and what differs from it now."""
+
+    path: Path
+    step: int
+    nominal_time: int
+    skipped: tuple[checkpoint.Skipped, ...]
+    changes: tuple[str, ...]
+
+
+def save(trainer: "Trainer", folder: RunFolder | None, path: Path | None) -> Path:
+    """Write a checkpoint of `trainer` to `path`, or to its place in the run's folder."""
+    content = checkpoint.Content(
+        model=state.model_tensors(trainer.model),
+        optimizer=state.optimizer_tensors(trainer.optimizers, trainer.owned),
+        state={
+            "format": checkpoint.FORMAT,
+            "created_by": f"minibatch-timeline {_version()}",
+            "step": trainer.step,
+            "nominal_time": trainer.nominal_time,
+            "seed": trainer.seed,
+            "source": None if trainer.source is None else trainer.source.get_checkpoint_state(),
+            "optimizers": state.optimizer_document(trainer.optimizers, trainer.owned),
+            "settings": settings(trainer),
+            "environment": environment(trainer.model, trainer.optimizers),
+            "config": described(trainer.config),
+        },
+    )
+    if path is not None:
+        checkpoint.write(path, content)
+        return path
+    if folder is None:
+        raise ValueError("this Trainer has no folder: pass folder= to Trainer, or a path to save_checkpoint")
+    folder.begin(trainer.step, trainer.nominal_time)
+    return folder.save(content, trainer.nominal_time)
+
+
+def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, override: Sequence[str]) -> Restored:
+    """Take over a checkpoint; everything is checked before anything is changed."""
+    skipped: tuple[checkpoint.Skipped, ...] = ()
+    if path is None:
+        if folder is None:
+            raise ValueError(
+                "this Trainer has no folder: pass folder= to Trainer, or a path to restore_from_checkpoint"
+            )
+        newest = folder.newest()
+        skipped, path = newest.skipped, newest.path
+        for one in skipped:
+            trainer.announce(f"checkpoint {one}")
+        if path is None:
+            why = "; ".join(map(str, skipped)) or "there is none"
+            raise CheckpointError(f"no complete checkpoint in {folder.checkpoints}: {why}")
+    content = checkpoint.read(path)
+    saved = content.state
+    state.check_model(trainer.model, content.model)
+    state.check_optimizers(trainer.optimizers, trainer.owned, saved["optimizers"])
+    if saved["seed"] != trainer.seed and "seed" not in override:
+        raise CheckpointError(
+            f"the checkpoint {path} was made with seed {saved['seed']}, this run has seed {trainer.seed}: its dropout "
+            "and noise would be others; pass seed=, or override=['seed']"
+        )
+    if (saved["source"] is None) != (trainer.source is None):
+        sides = ["without a source" if side is None else "with a source" for side in (saved["source"], trainer.source)]
+        raise CheckpointError(f"the checkpoint {path} was made {sides[0]}, this Trainer is {sides[1]}")
+    if trainer.source is not None:
+        trainer.source.restore_from_checkpoint(saved["source"], override)
+    trainer.model.load_state_dict(dict(content.model))
+    state.load_optimizers(trainer.optimizers, trainer.owned, content.optimizer, saved["optimizers"])
+    trainer.take_position(saved["step"], saved["nominal_time"])
+    if folder is not None:
+        folder.resume_at()
+    now: dict[str, Any] = {
+        "settings": settings(trainer),
+        "environment": environment(trainer.model, trainer.optimizers),
+        "config": described(trainer.config),
+    }
+    changes = differences(saved["settings"], now["settings"])
+    changes += differences(saved["environment"], now["environment"], "environment")
+    if saved["config"] is not None and now["config"] is not None:
+        changes += differences(saved["config"], now["config"], "config")
+    if saved["seed"] != trainer.seed:
+        changes.insert(0, f"seed: {saved['seed']} → {trainer.seed}")
+    for change in changes:
+        trainer.announce(f"changed since the checkpoint: {change}")
+    return Restored(
+        path=path,
+        step=saved["step"],
+        nominal_time=saved["nominal_time"],
+        skipped=skipped,
+        changes=tuple(changes),
+    )
+
+
+def settings(trainer: "Trainer") -> dict[str, Any]:
+    """What may be changed at a resume, for comparison: sizes, terms, rates, schedules, noise."""
+    layers = trainer.model.named_modules()
+    return {
+        "promise": trainer.promise,
+        "minibatch_size": trainer.minibatch_size,
+        "microbatch_size": trainer.microbatch_size,
+        "inputs": described(trainer.inputs),
+        "terms": {term.name: described(term) for term in trainer.terms},
+        "optimizers": _without_scheduled_rates(trainer),
+        "schedules": described(trainer.schedules),
+        "regularizers": described(trainer.regularizers),
+        "clip_grad_norm": trainer.clip_grad_norm,
+        "noise": {name: f"{type(m).__name__}({m.extra_repr()})" for name, m in layers if isinstance(m, KeyedNoise)},
+        "foreign_noise": trainer.foreign_noise,
+        "on_nonfinite": trainer.on_nonfinite,
+    }
+
+
+def _without_scheduled_rates(trainer: "Trainer") -> list[dict[str, Any]]:
+    """The optimizers' settings; a rate that a schedule sets says only where the run stands."""
+    documents = state.settings_of(trainer.optimizers, trainer.owned)
+    for document, schedule in zip(documents, trainer.schedules, strict=True):
+        if schedule is not None:
+            for group in document["groups"]:
+                group.pop("lr", None)
+    return documents
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("minibatch-timeline")
+    except importlib.metadata.PackageNotFoundError:
+        return "(not installed)"

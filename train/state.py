@@ -1,0 +1,156 @@
+"""The state of a run as named tensors and a JSON document, and back; what does not fit is refused by name.
+
+Optimizer state is kept by parameter name, never by position. Settings (sizes, rates, schedules, terms) are written only
+to be compared: a resumed run takes its own, and what changed is listed.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from minibatch.errors import CheckpointError
+
+Owned = Sequence[Mapping[str, Tensor]]
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and saved buffers on the CPU, by name, each with memory of its own.
+
+    Raises CheckpointError for modules whose state is no tensor (`get_extra_state`): it could only be pickled.
+    """
+    tensors: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(
+                f"the model's state has {name!r} of type {type(value).__name__}; checkpoints hold tensors only: "
+                "register it as a buffer"
+            )
+        tensor = value.detach().cpu().contiguous()
+        # Tied weights: safetensors refuses tensors that share memory. Each gets a copy, and loading fills it twice.
+        if tensor.untyped_storage().data_ptr() in storages:
+            tensor = tensor.clone()
+        storages.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor
+    return tensors
+
+
+def optimizer_tensors(optimizers: Sequence[Optimizer], owned: Owned) -> dict[str, Tensor]:
+    """The optimizers' tensors on the CPU, named "number/parameter/entry"."""
+    return {
+        f"{number}/{name}/{entry}": value.detach().cpu().contiguous().clone()
+        for number, name, entry, value in _entries(optimizers, owned)
+        if isinstance(value, Tensor)
+    }
+
+
+def optimizer_document(optimizers: Sequence[Optimizer], owned: Owned) -> list[dict[str, Any]]:
+    """Kind, parameters and numbers of every optimizer, ready for JSON."""
+    documents: list[dict[str, Any]] = [
+        {"kind": kind_of(optimizer), "parameters": list(mine), "values": {}}
+        for optimizer, mine in zip(optimizers, owned, strict=True)
+    ]
+    for number, name, entry, value in _entries(optimizers, owned):
+        if isinstance(value, Tensor):
+            continue
+        if value is not None and not isinstance(value, bool | int | float | str):
+            raise CheckpointError(
+                f"{documents[number]['kind']} keeps {entry!r} of type {type(value).__name__} for parameter {name}; "
+                "checkpoints hold tensors and numbers only"
+            )
+        documents[number]["values"].setdefault(name, {})[entry] = value
+    return documents
+
+
+def settings_of(optimizers: Sequence[Optimizer], owned: Owned) -> list[dict[str, Any]]:
+    """The hyperparameters of every group of every optimizer, ready for JSON, for comparison."""
+    settings = []
+    for optimizer, mine in zip(optimizers, owned, strict=True):
+        names = {id(parameter): name for name, parameter in mine.items()}
+        groups = []
+        for group in optimizer.param_groups:
+            plain = {
+                key: value.tolist() if isinstance(value, Tensor) else value
+                for key, value in group.items()
+                if key != "params"
+            }
+            plain = {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items() if k != "initial_lr"}
+            groups.append({**plain, "parameters": [names[id(p)] for p in group["params"]]})
+        settings.append({"kind": kind_of(optimizer), "groups": groups})
+    return settings
+
+
+def kind_of(optimizer: Optimizer) -> str:
+    """Module and name of an optimizer's class.
+
+    >>> import torch
+    >>> kind_of(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+    'torch.optim.sgd.SGD'
+    """
+    return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"
+
+
+def check_model(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Return if `saved` are this model's tensors by name, shape and dtype; else CheckpointError: differences."""
+    mine = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    problems = [f"{name} is in the checkpoint only {_shape(saved[name])}" for name in saved if name not in mine]
+    problems += [f"{name} is in this model only {_shape(mine[name])}" for name in mine if name not in saved]
+    problems += [
+        f"{name} is {_shape(saved[name])} in the checkpoint, {_shape(mine[name])} in this model"
+        for name in mine
+        if name in saved and _shape(saved[name]) != _shape(mine[name])
+    ]
+    if problems:
+        more = f"; and {len(problems) - 6} more" if len(problems) > 6 else ""
+        raise CheckpointError("the checkpoint is of another model: " + "; ".join(problems[:6]) + more)
+
+
+def check_optimizers(optimizers: Sequence[Optimizer], owned: Owned, saved: Sequence[Mapping[str, Any]]) -> None:
+    """Return if the saved optimizers are of the same kinds over the same parameters; else CheckpointError."""
+    kinds, theirs = [kind_of(optimizer) for optimizer in optimizers], [document["kind"] for document in saved]
+    if kinds != theirs:
+        raise CheckpointError(f"the checkpoint was made with the optimizers {theirs}, this run has {kinds}")
+    for number, (mine, document) in enumerate(zip(owned, saved, strict=True)):
+        added, missing = (set(mine) - set(document["parameters"])), (set(document["parameters"]) - set(mine))
+        if added or missing:
+            raise CheckpointError(
+                f"optimizers[{number}] owns other parameters than in the checkpoint: here only {sorted(added)}, there "
+                f"only {sorted(missing)}"
+            )
+
+
+def load_optimizers(
+    optimizers: Sequence[Optimizer], owned: Owned, tensors: Mapping[str, Tensor], saved: Sequence[Mapping[str, Any]]
+) -> None:
+    """Give every optimizer the saved entries of its parameters; hyperparameters stay as they were made."""
+    states: list[dict[str, dict[str, Any]]] = [
+        {name: dict(values) for name, values in document["values"].items()} for document in saved
+    ]
+    for key, tensor in tensors.items():
+        number, _, rest = key.partition("/")
+        name, _, entry = rest.rpartition("/")
+        states[int(number)].setdefault(name, {})[entry] = tensor
+    for optimizer, mine, state in zip(optimizers, owned, states, strict=True):
+        positions = {name: position for position, name in enumerate(mine)}
+        # torch's own loading puts each entry on the right device; it counts parameters as `owned` does.
+        optimizer.load_state_dict(
+            {
+                "state": {positions[name]: entries for name, entries in state.items()},
+                "param_groups": optimizer.state_dict()["param_groups"],
+            }
+        )
+
+
+def _entries(optimizers: Sequence[Optimizer], owned: Owned) -> list[tuple[int, str, str, Any]]:
+    return [
+        (number, name, entry, value)
+        for number, (optimizer, mine) in enumerate(zip(optimizers, owned, strict=True))
+        for name, parameter in mine.items()
+        for entry, value in optimizer.state.get(parameter, {}).items()
+    ]
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

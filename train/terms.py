@@ -1,0 +1,249 @@
+"""One loss of a step: per-sample values, a weight, a mask, a denominator and a coefficient.
+
+    L = Σ_terms coefficient · (Σ_i w_i · m_i · loss_i) / D  +  regularizers
+
+D is a number for the whole minibatch, known before the forward pass because weights and masks are columns of the
+data; therefore any cut into microbatches (and, later, ranks) gives the same sum. Users write per-sample losses and
+never a reduction. A term whose D is 0 in a minibatch is absent: it contributes nothing, its parameters see no gradient.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minibatch.train.batches import TensorBatch, as_tensor, shapes_of
+
+Loss = Callable[[Any, TensorBatch], Tensor]
+Column = str | Callable[[TensorBatch], Any]
+DENOMINATORS = ("weights", "count", "nominal")
+
+
+@dataclass(frozen=True)
+class Term:
+    """One loss of the step.
+
+    name: how it is reported. loss: a function (outputs, batch) -> values (n,) per sample or (n, …) per element.
+    weight, mask: a field's name or a function of the whole minibatch (on the CPU) -> (n,), or per element with the
+    leading axes of the values; weights are finite and ≥ 0, masks are bool or 0 and 1. Values of weight or mask 0 are
+    left out, whatever they are; their gradients must still be finite (a loss of a missing label must not be inf - inf).
+
+    denominator: what the sum is divided by, always for the whole minibatch:
+        "weights"   Σ w·m: a weighted mean; with per-sample weights and per-element values, each element counts w·m
+        "count"     Σ m
+        "nominal"   the minibatch size asked for, even if the minibatch is short
+        a number    this number
+        None        nothing: the sum
+    coefficient: a number, or a function of nominal time (samples) evaluated at the beginning of the step.
+
+    >>> term = Term("class", lambda outputs, batch: outputs["loss"], weight="importance", coefficient=0.3)
+    >>> term.denominator
+    'weights'
+    """
+
+    name: str
+    loss: Loss
+    _: KW_ONLY
+    weight: Column | None = None
+    mask: Column | None = None
+    denominator: str | float | None = "weights"
+    coefficient: float | Callable[[int], float] = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.name or not isinstance(self.name, str):
+            raise ValueError(f"a term needs a name, got {self.name!r}")
+        if not callable(self.loss):
+            raise TypeError(
+                f"term {self.name!r}: loss must be a function (outputs, batch) -> values, got {self.loss!r}"
+            )
+        d = self.denominator
+        if not (d is None or (d in DENOMINATORS if isinstance(d, str) else 0.0 < d < math.inf)):
+            raise ValueError(
+                f"term {self.name!r}: denominator={d!r}; expected one of {', '.join(map(repr, DENOMINATORS))}, "
+                "a finite number > 0, or None for the sum"
+            )
+        if not callable(self.coefficient) and not math.isfinite(self.coefficient):
+            raise ValueError(f"term {self.name!r}: coefficient={self.coefficient!r} is not a finite number")
+
+
+class Share:
+    """A term in one minibatch: the weights of its samples, its coefficient, and what the forward pass has added up.
+
+    `numerator` is a float on the CPU and a 0-dim tensor elsewhere; `denominator` is final from the first microbatch on,
+    when the values of a sample have been counted.
+    """
+
+    __slots__ = (
+        "bad_rows",
+        "coefficient",
+        "denominator",
+        "keep",
+        "numerator",
+        "per_value",
+        "term",
+        "total",
+        "trailing",
+        "weights",
+    )
+
+    def __init__(self, term: Term, coefficient: float, total: float, per_value: bool) -> None:
+        self.term = term
+        self.coefficient = coefficient
+        self.weights: Tensor | None = None  # (n, …): w·m of the whole minibatch, on the CPU
+        self.keep: Tensor | None = None  # where weights are not 0; None if nowhere
+        self.total = total  # the denominator, to be multiplied by `trailing` if it counts values
+        self.per_value = per_value
+        self.trailing = 0  # values per weight: 0 until the first microbatch
+        self.denominator = total
+        self.numerator: float | Tensor = 0.0
+        self.bad_rows: list[int] = []  # whose loss was not finite, where that was seen
+
+    @property
+    def absent(self) -> bool:
+        return self.total == 0.0
+
+    def weighted_sum(self, values: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """Σ w·m·values of the samples [start, stop) of the minibatch: a 0-dim tensor of `dtype`."""
+        weights = self.weights
+        if weights is None:
+            self._count(values.numel(), stop - start, values)
+            return values.sum(dtype=dtype)
+        weights = weights[start:stop]
+        if values.shape[: weights.ndim] != weights.shape:
+            raise ValueError(
+                f"term {self.term.name!r}: weight and mask have shape {tuple(weights.shape)} in this microbatch, the "
+                f"loss {tuple(values.shape)}: they must have the leading axes of the loss"
+            )
+        self._count(values.numel(), weights.numel(), values)
+        shape = weights.shape + (1,) * (values.ndim - weights.ndim)
+        if self.keep is not None:
+            # 0 · inf is NaN: what does not count must not be looked at.
+            keep = self.keep[start:stop].to(values.device, non_blocking=True)
+            values = values.where(keep.view(shape), 0.0)
+        weights = weights.to(device=values.device, dtype=values.dtype, non_blocking=True)
+        return (values * weights.view(shape)).sum(dtype=dtype)
+
+    def _count(self, values: int, weights: int, given: Tensor) -> None:
+        trailing = values // weights if weights else 1
+        if trailing == self.trailing:
+            return
+        if self.trailing:
+            raise ValueError(
+                f"term {self.term.name!r}: the loss has {trailing} values per sample in this microbatch (shape "
+                f"{tuple(given.shape)}) and {self.trailing} in the one before, so that its denominator is not defined: "
+                "give values (n,) per sample, or a mask per element"
+            )
+        self.trailing = trailing
+        self.denominator = self.total * trailing if self.per_value else self.total
+
+
+def plan(term: Term, batch: TensorBatch, *, nominal_size: int, time: int) -> Share:
+    """The share of `term` in a whole minibatch whose columns are on the CPU, before any forward pass.
+
+    Raises ValueError naming term, field and rows for weights that are NaN, infinite or negative, and for masks that
+    are neither bool nor 0 and 1.
+    """
+    coefficient = term.coefficient
+    if callable(coefficient):
+        coefficient = float(coefficient(time))
+        if not math.isfinite(coefficient):
+            raise ValueError(f"term {term.name!r}: its coefficient at nominal time {time} is {coefficient!r}")
+    n = batch.num_samples
+    if n == 0:
+        return Share(term, coefficient, 0.0, False)
+    denominator = term.denominator
+    if term.weight is None and term.mask is None:
+        if denominator == "weights" or denominator == "count":
+            return Share(term, coefficient, float(n), True)
+        return Share(term, coefficient, _fixed(denominator, nominal_size), False)
+
+    product, counted, zeros = None, float(n), False
+    if term.weight is not None:
+        product, zeros = _weights(term, batch)
+    if term.mask is not None:
+        mask = _mask(term, batch)
+        zeros = True
+        if product is None:
+            product = mask.double()
+        else:
+            axes = max(product.ndim, mask.ndim)
+            product, mask = _with_axes(product, axes), _with_axes(mask, axes)
+            try:
+                product, mask = product * mask, mask.expand(torch.broadcast_shapes(product.shape, mask.shape))
+            except RuntimeError:
+                raise ValueError(
+                    f"term {term.name!r}: weight has shape {tuple(product.shape)} and mask {tuple(mask.shape)}: one "
+                    "must have the leading axes of the other"
+                ) from None
+        counted = float(mask.sum().item())
+    else:
+        assert product is not None
+        counted = float(product.numel())
+
+    if denominator == "weights":
+        share = Share(term, coefficient, product.sum(dtype=torch.float64).item(), True)
+    elif denominator == "count":
+        share = Share(term, coefficient, counted, True)
+    else:
+        share = Share(term, coefficient, _fixed(denominator, nominal_size), False)
+    share.weights = product
+    share.keep = product != 0 if zeros else None
+    return share
+
+
+def _fixed(denominator: str | float | None, nominal_size: int) -> float:
+    if denominator is None:
+        return 1.0
+    return float(nominal_size) if denominator == "nominal" else float(denominator)
+
+
+def _with_axes(tensor: Tensor, axes: int) -> Tensor:
+    return tensor.view(tensor.shape + (1,) * (axes - tensor.ndim))
+
+
+def _column(term: Term, role: str, batch: TensorBatch) -> Tensor:
+    """The weight or mask of every sample: a tensor (n, …) on the CPU."""
+    column: Column = getattr(term, role)
+    values = batch[column] if isinstance(column, str) else as_tensor(column(batch))
+    if not isinstance(values, Tensor) or values.ndim == 0 or values.shape[0] != batch.num_samples:
+        raise ValueError(
+            f"term {term.name!r}: {role} {_title(column)} gave {shapes_of(values)}; expected numbers of shape "
+            f"({batch.num_samples}, …), one per sample or per element; the fields are {shapes_of(batch)}"
+        )
+    return values.detach()
+
+
+def _weights(term: Term, batch: TensorBatch) -> tuple[Tensor, bool]:
+    """Checked weights of the whole minibatch, and whether one of them is 0."""
+    values = _column(term, "weight", batch)
+    least, most = (float(bound) for bound in torch.aminmax(values.double() if values.dtype == torch.bool else values))
+    # A NaN makes both bounds NaN, and every comparison with it false.
+    if not (least >= 0.0 and most < math.inf):
+        fine = torch.isfinite(values) & (values >= 0)
+        rows = batch.rows[(~fine).reshape(len(values), -1).any(1).numpy()]
+        shown = values[~fine][:5].tolist()
+        raise ValueError(
+            f"term {term.name!r}: weight {_title(term.weight)} has values that are NaN, infinite or negative ({shown}"
+            f"…) in rows {rows[:10].tolist()}{' …' if len(rows) > 10 else ''} of the data set: expected finite and ≥ 0"
+        )
+    return values, least == 0.0
+
+
+def _mask(term: Term, batch: TensorBatch) -> Tensor:
+    values = _column(term, "mask", batch)
+    if values.dtype == torch.bool:
+        return values
+    bad = ((values != 0) & (values != 1)).reshape(len(values), -1).any(1)
+    if bad.any():
+        raise ValueError(
+            f"term {term.name!r}: mask {_title(term.mask)} is {values[bad].flatten()[:5].tolist()}… in rows "
+            f"{batch.rows[bad.numpy()][:10].tolist()}: a mask is bool, or 0 and 1; use weight= for other numbers"
+        )
+    return values != 0
+
+
+def _title(column: Column | None) -> str:
+    return f"field {column!r}" if isinstance(column, str) else f"function {getattr(column, '__qualname__', column)}"

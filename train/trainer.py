@@ -1,0 +1,409 @@
+"""Trainer: one step is an interval of nominal time. It holds model, optimizers, source and the folder of the run.
+
+What it promises (`promise=`): "math", the default, that the gradient is the same real-number expression for any cut
+into microbatches and any resume; "data", that samples, weights and noise are the same, which is all that can be kept
+with statistics over a batch. No state of a random generator is saved or needed.
+"""
+
+import os
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from torch import nn
+from torch.optim import Optimizer
+
+from minibatch import MinibatchSource, rng
+from minibatch.batch import Batch
+from minibatch.models import noise
+from minibatch.train import checks, foreign, loop, saving
+from minibatch.train.batches import Inputs, TensorBatch, forward_function
+from minibatch.train.checks import Promise
+from minibatch.train.errors import NonFiniteError
+from minibatch.train.foreign import ForeignNoise
+from minibatch.train.gradient import Gradient
+from minibatch.train.guard import Buffers, Found, Policy, watch_for
+from minibatch.train.metrics import Metric
+from minibatch.train.ownership import owned_parameters, unreached_message
+from minibatch.train.progress import Reporter
+from minibatch.train.progress import announce as print_to_stderr
+from minibatch.train.regularizers import Regularization, WeightL2
+from minibatch.train.result import StepResult, fetch_all
+from minibatch.train.run import RunFolder
+from minibatch.train.saving import Restored
+from minibatch.train.schedules import Schedule
+from minibatch.train.terms import Share, Term, plan
+from minibatch.train.update import Update
+from minibatch.train.validation import Validation, evaluate
+
+
+class Trainer:
+    """Trains `model` on the minibatches of `source`, exactly.
+
+    model: parameters on one device, in the mode (train or eval) you want; its dropout layers from `models.noise`.
+    terms: one `Term` or several. optimizers: one torch optimizer or several, over disjoint parameters.
+    source: a `MinibatchSource`, or None where every step is given its samples. minibatch_size: samples of nominal time
+    per step. microbatch_size: at most so many samples go through the model at once (None: all); it changes no result.
+    inputs: what the model is called with: a field, several, or a function (model, batch) -> outputs.
+    seed: of the noise layers, by default that of the source. schedules: a function of nominal time for each optimizer,
+    or None where its rate stays. regularizers: see regularizers.py. clip_grad_norm: the largest 2-norm of the gradient.
+
+    validation: a data set or source to measure terms and `metrics` on. folder: of the run: ledger, checkpoints, lock.
+    keep_last: so many checkpoints stay. log_every: steps between log points, where values are fetched and written.
+    foreign_noise: "refuse", "convert" or "allow" layers that draw from torch's global generator. on_nonfinite: "stop"
+    with NonFiniteError, or "skip" the update, when a loss or gradient is NaN or infinite; weights are never touched.
+    check_unreached: whether a parameter that gets no gradient is an error. config: anything for JSON, kept beside.
+
+    >>> import tempfile
+    >>> import torch
+    >>> from minibatch import DatasetWriter
+    >>> from minibatch.models import MLP
+    >>> from minibatch.train import on, mse
+    >>> folder = tempfile.mkdtemp()
+    >>> with DatasetWriter(folder) as writer:
+    ...     writer.write({"x": np.ones((10, 2), np.float32), "y": np.zeros((10, 1), np.float32)})
+    >>> model = MLP(sizes=(2, 1), seed=1)
+    >>> with MinibatchSource(folder, seed=7) as source:
+    ...     trainer = Trainer(model, Term("fit", on(mse, "y")), torch.optim.SGD(model.parameters(), lr=0.1), source,
+    ...                       minibatch_size=4, inputs="x")
+    ...     losses = [trainer.train_minibatch()["total_loss"] for step in range(20)]
+    >>> losses[-1] < losses[0], trainer.nominal_time
+    (True, 80)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        terms: Term | Sequence[Term],
+        optimizers: Optimizer | Sequence[Optimizer],
+        source: MinibatchSource | None,
+        minibatch_size: int,
+        microbatch_size: int | None = None,
+        inputs: Inputs = "image",
+        seed: int | None = None,
+        *,
+        schedules: Schedule | Sequence[Schedule | None] | None = None,
+        regularizers: Sequence[WeightL2] = (),
+        clip_grad_norm: float | None = None,
+        promise: Promise = "math",
+        validation: Any = None,
+        metrics: Sequence[Metric] = (),
+        folder: str | os.PathLike[str] | None = None,
+        ledger: bool = True,
+        keep_last: int | None = None,
+        log_every: int = 50,
+        foreign_noise: ForeignNoise = "refuse",
+        on_nonfinite: Policy = "stop",
+        check_unreached: bool = True,
+        config: Mapping[str, Any] | None = None,
+        announce: Callable[[str], None] = print_to_stderr,
+    ) -> None:
+        self.model = model
+        self.terms = checks.checked_terms(terms)
+        self.source = source
+        self.minibatch_size = checks.checked_size("minibatch_size", minibatch_size)
+        self.microbatch_size = None
+        if microbatch_size is not None:
+            self.microbatch_size = checks.checked_size("microbatch_size", microbatch_size, optional=True)
+        self.inputs = inputs
+        self.seed = rng.checked_seed(seed if seed is not None else source.seed if source is not None else 0)
+        self.promise = promise
+        checks.check_statistics(model, promise, self.minibatch_size, self.microbatch_size)
+        self.log_every = checks.checked_size("log_every", log_every)
+        if clip_grad_norm is not None and not clip_grad_norm > 0:
+            raise ValueError(f"clip_grad_norm={clip_grad_norm!r}: expected a number > 0, or None")
+        self.clip_grad_norm = clip_grad_norm
+        if on_nonfinite not in ("stop", "skip"):
+            raise ValueError(f"on_nonfinite={on_nonfinite!r}: expected 'stop' or 'skip'")
+        self.on_nonfinite = on_nonfinite
+        if keep_last is not None:
+            keep_last = checks.checked_size("keep_last", keep_last, optional=True)
+        self.validation, self.metrics = validation, tuple(metrics)
+        self.config, self.announce = config, announce
+        self.step = 0
+
+        self.foreign_noise = foreign_noise
+        self.converted = foreign.check_noise(model, foreign_noise)
+        if self.converted:
+            announce(f"these layers were replaced by keyed ones: {', '.join(self.converted)}")
+        self.device = checks.one_device(model)
+        self.optimizers = (optimizers,) if isinstance(optimizers, Optimizer) else tuple(optimizers)
+        self.owned = owned_parameters(model, self.optimizers)
+        self.schedules = _one_per_optimizer(schedules, len(self.optimizers))
+        self.regularizers = tuple(regularizers)
+        parameters = {name: parameter for mine in self.owned for name, parameter in mine.items()}
+        self._parameters = list(parameters.values())
+        trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        self._unreached = trainable if check_unreached else {}
+        self._unseen = {term.name for term in self.terms}
+        self._names = tuple(term.name for term in self.terms)
+        self._time = 0
+        self._interval = (0, 0)
+        self._first = True
+        self._buffers = Buffers(model)
+        watch = watch_for(self.device, self.optimizers, self._buffers)
+        self._on_host = watch == "host"
+        self._update = Update(
+            self._parameters,
+            self.optimizers,
+            self.schedules,
+            Regularization(self.regularizers, parameters),
+            clip_grad_norm,
+            watch,
+            Found(on_nonfinite, self.optimizers, self.device),
+        )
+        self._unwatched: list[StepResult] = []  # whose values are still on the device
+        self.noise = noise.bind(model, lambda name: rng.key(self.seed, f"noise.{name}"))
+        seeding = self._seed_foreign if foreign_noise == "allow" else None
+        self._gradient = Gradient(model, forward_function(inputs), self.noise, seeding)
+        self._folder: RunFolder | None = None
+        if folder is not None:
+            self._folder = RunFolder(folder, ledger=ledger, keep_last=keep_last, announce=announce)
+            # Lines that wait for the next log point are written even if nobody calls close().
+            weakref.finalize(self, self._folder.close)
+
+    @property
+    def nominal_time(self) -> int:
+        """Where the next minibatch begins."""
+        return self._time if self.source is None else self.source.nominal_time
+
+    def train_minibatch(self, batch: Batch | Mapping[str, Any] | None = None) -> StepResult:
+        """One step: the next minibatch of the source, or `batch`; a falsy result, and no step, at the end of the axis.
+
+        batch: a `Batch` (of this source or another), or fields as arrays or tensors (n, …), which then take the next n
+        places of nominal time. Raises NonFiniteError, ValueError for losses and weights that do not fit; the weights
+        are then as before, and so is the source if the minibatch was its own.
+        """
+        return self._train(batch, self.minibatch_size)
+
+    def train_at_most(self, samples: int) -> StepResult:
+        """One step of the next `samples` samples, where a run ends; denominators stay those of `minibatch_size`."""
+        return self._train(None, samples)
+
+    def itertrain(self) -> Iterator[StepResult]:
+        """Steps until the axis ends; without limits in the source, for ever."""
+        while result := self.train_minibatch():
+            yield result
+
+    def fit(
+        self,
+        *,
+        max_samples: int | None = None,
+        max_sweeps: int | None = None,
+        validate_every: int | None = None,
+        save_every: int | None = None,
+        callbacks: Sequence[loop.Callback] = (),
+        progress: bool | Reporter = False,
+    ) -> loop.FitResult:
+        """Train up to nominal time `max_samples` (or so many sweeps), counted from 0 also after a resume.
+
+        validate_every, save_every: in samples; done by the step that reaches or crosses a multiple, and at the end.
+        callbacks: called with (trainer, result) after every step; one that returns a text ends the training and gives
+        the reason. progress: True for a progress line on stderr.
+        """
+        return loop.fit(
+            self,
+            max_samples=max_samples,
+            max_sweeps=max_sweeps,
+            validate_every=validate_every,
+            save_every=save_every,
+            callbacks=callbacks,
+            progress=progress,
+        )
+
+    def validate(self, minibatch_size: int = 1024, *, record: bool = True) -> Validation:
+        """Exact values of all terms and metrics on the validation data; written to the run's folder if `record`."""
+        if self.validation is None:
+            raise ValueError("there is nothing to validate on: pass validation= (a data set or source) to Trainer")
+        measured = evaluate(
+            self.model,
+            self.validation,
+            inputs=self.inputs,
+            terms=self.terms,
+            metrics=self.metrics,
+            minibatch_size=minibatch_size,
+        )
+        result = Validation(
+            pairs=measured.pairs, samples=measured.samples, nominal_time=self.nominal_time, step=self.step
+        )
+        if self._folder is not None and record:
+            self._folder.begin(self.step, self.nominal_time)
+            self._folder.add_validation(result)
+        return result
+
+    def save_checkpoint(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Save all there is to the run at this nominal time, into its folder or as the folder `path`; where it is now.
+
+        Raises CheckpointError if the disk is full or fails: earlier checkpoints are untouched then.
+        """
+        self.look()
+        return saving.save(self, self._folder, None if path is None else Path(path))
+
+    def restore_from_checkpoint(
+        self, path: str | os.PathLike[str] | None = None, *, override: Sequence[str] = ()
+    ) -> Restored:
+        """Take over the newest complete checkpoint of the run's folder, or the one at `path`.
+
+        Sizes, rates, schedules and terms stay those of this Trainer; what differs from the checkpoint is announced and
+        returned. Raises CheckpointError, naming both sides, for another model, other optimizers, other data, another
+        seed or order; the last three ("fingerprint", "seed", "order") may be named in `override`.
+        """
+        return saving.restore(self, self._folder, None if path is None else Path(path), override)
+
+    def look(self) -> None:
+        """A log point: fetch the values of the last steps, write their lines, and stop if one was not finite."""
+        if self._unwatched:
+            fetch_all(self._unwatched)
+            recent, self._unwatched = self._unwatched, []
+            for result in recent:
+                if self._folder is not None:
+                    self._folder.add(result)
+                if not result.finite and self.on_nonfinite == "stop":
+                    # Later steps have updated nothing: the run stands where this one left it.
+                    self._update.found.clear()
+                    self._move_to(result.interval[1])
+                    self.step = result.step
+                    self._stop(result, ())
+        if self._folder is not None:
+            self._folder.flush()
+
+    def close(self) -> None:
+        """Write what waits to be written and let the run's folder go. The source stays open: it is yours."""
+        try:
+            self.look()
+        finally:
+            if self._folder is not None:
+                self._folder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _train(self, given: Batch | Mapping[str, Any] | None, size: int) -> StepResult:
+        if self._folder is not None:
+            self._folder.begin(self.step, self.nominal_time)
+        batch, interval = self._drawn(size) if given is None else self._given(given)
+        result = StepResult(names=self._names, step=self.step, interval=interval, num_samples=batch.num_samples)
+        if not result:
+            return result
+        result.step += 1
+        self._interval = interval
+        self._buffers.keep()
+        try:
+            result.learning_rates = self._update.set_rates(interval[0])
+            shares, finite = self._accumulate(batch, interval[0])
+        except BaseException:
+            self._buffers.put_back()
+            if given is None:
+                self._move_to(interval[0])
+            raise
+        if self.source is None:
+            self._time = interval[1]
+        elif given is not None and not isinstance(given, Batch):
+            self.source.seek(interval[1])
+        self._finish(result, shares, finite)
+        return result
+
+    def _drawn(self, size: int) -> tuple[TensorBatch, tuple[int, int]]:
+        if self.source is None:
+            raise ValueError("this Trainer has no source: give the samples of the step to train_minibatch")
+        drawn = self.source.next_minibatch(size)
+        return TensorBatch(drawn, rows=drawn.rows, times=drawn.times), (drawn.nominal_time, drawn.nominal_end)
+
+    def _given(self, given: Batch | Mapping[str, Any]) -> tuple[TensorBatch, tuple[int, int]]:
+        if isinstance(given, Batch):
+            return TensorBatch(given, rows=given.rows, times=given.times), (given.nominal_time, given.nominal_end)
+        if not isinstance(given, Mapping) or not given:
+            raise TypeError(f"expected a Batch, or a mapping from fields to arrays, got {type(given).__name__}")
+        counts = {name: len(values) for name, values in given.items()}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"the fields of a minibatch need one number of samples, got {counts}")
+        t0 = self.nominal_time
+        times = np.arange(t0, t0 + counts.popitem()[1], dtype=np.int64)
+        # Samples from elsewhere have no row in a data set.
+        return TensorBatch(given, rows=np.full(len(times), -1), times=times), (t0, t0 + len(times))
+
+    def _accumulate(self, host: TensorBatch, t0: int) -> tuple[list[Share], bool]:
+        """The gradient of the minibatch, in the parameters' `grad`; changes nothing else that lasts."""
+        for parameter in self._parameters:
+            parameter.grad = None
+        shares = [plan(term, host, nominal_size=self.minibatch_size, time=t0) for term in self.terms]
+        present = [share.term.name for share in shares if share.total]
+        if not present:
+            return shares, True
+        first, self._first = self._first, False
+        states = foreign.generator_states(self.device) if first and self.foreign_noise != "allow" else []
+        batch = host if self.device.type == "cpu" else host.on(self.device)
+        finite = self._gradient.add(batch, shares, size=self.microbatch_size, on_host=self._on_host)
+        if states:
+            foreign.check_generators(states, foreign.generator_states(self.device))
+        if self._unreached:
+            self._check_reached(present)
+        return shares, finite
+
+    def _finish(self, result: StepResult, shares: Sequence[Share], finite: bool) -> None:
+        """Apply the gradient, unless it is not finite, and write the step down."""
+        result.numerators = tuple([share.numerator for share in shares])
+        result.denominators = tuple([share.denominator if share.total else 0.0 for share in shares])
+        result.coefficients = tuple([share.coefficient for share in shares])
+        if any(result.denominators):  # without a sample of any term nothing is learnt, not even from regularizers
+            self._update.apply(result, finite)
+        self.step = result.step
+        if not self._on_host:
+            self._unwatched.append(result)
+        elif self._folder is not None:
+            self._folder.add(result)
+        if self._update.watch != "device" and not result.finite:
+            self._buffers.put_back()
+            if self.on_nonfinite == "stop":
+                self.look()
+                self._stop(result, shares)
+        if result.step % self.log_every == 0:
+            self.look()
+
+    def _stop(self, result: StepResult, shares: Sequence[Share]) -> None:
+        values = ", ".join(f"{name} {result[name]}" for name in result)
+        rows = [f"term {s.term.name!r}: rows {s.bad_rows[:10]} of the data set" for s in shares if s.bad_rows]
+        raise NonFiniteError(
+            f"step {result.step}, nominal time [{result.interval[0]:,}, {result.interval[1]:,}): {values}, norm of the "
+            f"gradient {result.grad_norm}{''.join('; not finite in ' + row for row in rows)}. The weights are as "
+            "before this step. To leave such steps out pass on_nonfinite='skip', or the interval as skip= to the source"
+        )
+
+    def _check_reached(self, present: Sequence[str]) -> None:
+        """A parameter without a gradient after every term has been there once is reached by none."""
+        self._unreached = {name: p for name, p in self._unreached.items() if p.grad is None}
+        self._unseen.difference_update(present)
+        if self._unreached and not self._unseen:
+            raise ValueError(unreached_message(self._unreached))
+
+    def take_position(self, step: int, nominal_time: int) -> None:
+        """Stand after `step` steps at `nominal_time`, as a checkpoint says; the source has been moved already."""
+        self.step, self._time = step, nominal_time
+        self._unwatched.clear()
+
+    def _move_to(self, time: int) -> None:
+        self._time = time
+        if self.source is not None:
+            self.source.seek(time)
+
+    def _seed_foreign(self, start: int, stop: int) -> None:
+        foreign.seed_generators(rng.key(self.seed, "foreign noise", self._interval[0] + start), self.device)
+
+
+def _one_per_optimizer(
+    schedules: Schedule | Sequence[Schedule | None] | None, optimizers: int
+) -> tuple[Schedule | None, ...]:
+    if schedules is None:
+        return (None,) * optimizers
+    given = (schedules,) if callable(schedules) else tuple(schedules)
+    if len(given) != optimizers:
+        raise ValueError(f"{len(given)} schedules for {optimizers} optimizers: expected one for each, or None")
+    return given

@@ -1,0 +1,123 @@
+"""Exact values of terms and metrics over a whole data set, in nominal order: sums in float64, one division at the end.
+
+The result depends on the data set, not on how it is cut into minibatches (but for the last bits of the forward pass).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from minibatch import Dataset, MinibatchSource
+from minibatch.train.batches import Inputs, TensorBatch, forward_function
+from minibatch.train.gradient import checked
+from minibatch.train.metrics import Metric
+from minibatch.train.terms import Term, plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation(Mapping[str, float | None]):
+    """`result[name]` is the mean of a term or metric over the data set, None if it had no samples.
+
+    pairs: numerator and denominator by name; samples: how many were seen; nominal_time, step: of the run, when it was.
+    """
+
+    pairs: Mapping[str, tuple[float, float]]
+    samples: int
+    nominal_time: int = 0
+    step: int = 0
+
+    def __getitem__(self, name: str) -> float | None:
+        numerator, denominator = self.pairs[name]
+        return numerator / denominator if denominator else None
+
+    def __iter__(self) -> Any:
+        return iter(self.pairs)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+
+def evaluate(
+    model: nn.Module,
+    data: MinibatchSource | Dataset | str,
+    *,
+    inputs: Inputs,
+    terms: Sequence[Term] = (),
+    metrics: Sequence[Metric] = (),
+    minibatch_size: int = 1024,
+) -> Validation:
+    """Every term and metric over one sweep of `data`, in eval mode and without gradients; modes are put back after.
+
+    data: a data set, read in its own order; or a source (with transforms, say), of which one sweep is read from time 0
+    on, or as much as its limits give. A term's value is Σ w·m·loss / Σ w·m, or / Σ m where its denominator is not
+    "weights"; coefficients do not matter.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from minibatch import DatasetWriter
+    >>> folder = tempfile.mkdtemp()
+    >>> with DatasetWriter(folder) as writer:
+    ...     writer.write({"x": np.arange(10.0)})
+    >>> mean = Metric("mean", lambda outputs, batch: outputs)
+    >>> evaluate(nn.Identity(), folder, inputs="x", metrics=[mean], minibatch_size=3)["mean"]
+    4.5
+    """
+    measured = [_as_mean(term) for term in terms]
+    measured += [Term(m.name, m.values, weight=m.weight, mask=m.mask) for m in metrics]
+    names = [term.name for term in measured]
+    if len(set(names)) != len(names):
+        raise ValueError(f"terms and metrics need different names, got {', '.join(names)}")
+    source = data if isinstance(data, MinibatchSource) else MinibatchSource(data, shuffle=None)
+    parameter = next(model.parameters(), None)
+    device = None if parameter is None or parameter.device.type == "cpu" else parameter.device
+    forward = forward_function(inputs)
+    sums: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+    denominators = dict.fromkeys(names, 0.0)
+    samples = 0
+    modes = [(module, module.training) for module in model.modules()]
+    end = len(source.dataset)
+    try:
+        model.eval()
+        source.seek(0)
+        with torch.inference_mode():
+            while source.nominal_time < end:
+                batch = source.next_minibatch(min(minibatch_size, end - source.nominal_time))
+                if not batch:
+                    break
+                if not batch.num_samples:
+                    continue
+                samples += batch.num_samples
+                host = TensorBatch(batch, rows=batch.rows, times=batch.times)
+                whole = (
+                    host if device is None else TensorBatch(batch, rows=batch.rows, times=batch.times, device=device)
+                )
+                outputs = forward(model, whole)
+                for term in measured:
+                    share = plan(term, host, nominal_size=minibatch_size, time=0)
+                    if not share.absent:
+                        values = checked(share, _as_floating(term.loss(outputs, whole)), whole, outputs).double()
+                        sums[term.name].append(share.weighted_sum(values, 0, batch.num_samples, torch.float64))
+                        denominators[term.name] += share.denominator
+    finally:
+        for module, training in modes:
+            module.training = training
+        if not isinstance(data, MinibatchSource):
+            source.close()
+    # Pairwise, by torch.sum, after one transfer: nothing waited for the device on the way.
+    numerators = {name: float(torch.stack(values).sum()) if values else 0.0 for name, values in sums.items()}
+    return Validation(pairs={name: (numerators[name], denominators[name]) for name in names}, samples=samples)
+
+
+def _as_mean(term: Term) -> Term:
+    denominator = "weights" if term.denominator == "weights" else "count"
+    return replace(term, denominator=denominator, coefficient=1.0)
+
+
+def _as_floating(values: object) -> object:
+    """Metrics may count in bools and integers."""
+    if isinstance(values, torch.Tensor) and not values.is_floating_point():
+        return values.double()
+    return values
