@@ -31,7 +31,7 @@ Shuffle = Literal["full"] | None  # or a Window
 class Window:
     """Shuffle within windows of about `rows` rows: chunks are permuted, then the rows of each window of whole chunks.
 
-    A window has `rows // chunk_rows` chunks, at least one. `chunk_rows` is the data set's own unless given: it is a
+    A window has `rows // chunk_rows` chunks, at least one and at most all. `chunk_rows` is the data set's own unless given: it is a
     property of the order, so a data set rewritten with other chunks keeps its order when the old number is given here.
 
     >>> Window(rows=100_000)
@@ -71,9 +71,13 @@ class Order:
 
     @cached_property
     def _keys(self) -> tuple[np.uint64, np.uint64]:
+        # The number of rows is a coordinate: without it, data sets of similar sizes would have similar orders.
         if self.kind == permute.WINDOWED:
-            return np.uint64(rng.key(self.seed, "order.chunks")), np.uint64(rng.key(self.seed, "order.window"))
-        return np.uint64(rng.key(self.seed, "order.full")), np.uint64(0)
+            names = ("order.chunks", "order.window")
+        else:
+            names = ("order.full", "order.full")
+        first, second = (np.uint64(rng.key(self.seed, name, self.rows)) for name in names)
+        return first, second
 
     def fill(self, start: int, out: NDArray[np.int64]) -> None:
         """Write the rows at the nominal times start, start + 1, … to `out`, int64 (count,), contiguous."""
@@ -86,7 +90,11 @@ class Order:
         return out
 
     def time_of(self, row: int, sweep: int) -> int:
-        """The nominal time at which sweep `sweep` shows `row`."""
+        """The nominal time at which sweep `sweep` shows `row`, 0 ≤ row < rows and 0 ≤ sweep < 2^62 / rows."""
+        if not (
+            0 <= row < self.rows and 0 <= sweep and (sweep + 1) * self.rows <= 2**63
+        ):  # outside, the kernel would walk for ever
+            raise ValueError(f"row {row} of sweep {sweep}: expected a row in 0 … {self.rows - 1}, a sweep from 0 on")
         first, second = self._keys
         place = permute.place_of_row(
             self.kind, self.rows, self.chunk_rows, self.window_chunks, first, second, row, sweep
@@ -106,11 +114,12 @@ def make_order(shuffle: Any, *, rows: int, chunk_rows: int, seed: int) -> Order:
     >>> make_order(Window(rows=12), rows=40, chunk_rows=4, seed=0).describe()
     {'window_chunks': 3, 'chunk_rows': 4}
     """
+    seed = rng.checked_seed(seed)
     if not 1 <= rows <= MAX_ROWS:
         raise ValueError(f"an order needs 1 … 2**62 rows, got {rows}")
     if isinstance(shuffle, Window):
         chunk = min(int(shuffle.chunk_rows or chunk_rows), rows)
-        window = max(1, int(shuffle.rows) // chunk)
+        window = min(max(1, int(shuffle.rows) // chunk), -(-rows // chunk))
         return Order(kind=permute.WINDOWED, rows=rows, chunk_rows=chunk, window_chunks=window, seed=seed)
     if shuffle is None:
         return Order(kind=permute.SEQUENTIAL, rows=rows, chunk_rows=1, window_chunks=1, seed=seed)

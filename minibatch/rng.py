@@ -7,6 +7,7 @@ process, at any time. Specified for other languages in `docs/order.md`; its plai
 
 import math
 import operator
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,7 +53,7 @@ def key(seed: int, purpose: str, *coordinates: int) -> int:
         result = (result ^ byte) * FNV_PRIME & MASK
     result = absorb(mix64(result), checked_seed(seed))
     for coordinate in coordinates:
-        result = absorb(result, coordinate)
+        result = absorb(result, checked_word(coordinate, "a coordinate of a key"))
     return result
 
 
@@ -62,15 +63,32 @@ def checked_seed(seed: int) -> int:
     >>> checked_seed(7)
     7
     """
-    if isinstance(seed, bool):
-        raise TypeError(f"seed must be an integer, got {seed!r}")
+    return checked_word(seed, "seed")
+
+
+def checked_word(value: Any, what: str) -> int:
+    """`value` as a Python integer in 0 … 2^64 − 1, or the error that names `what`: nothing wraps in silence."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{what} must be an integer, got {value!r}")
     try:
-        value = operator.index(seed)
+        word = operator.index(value)
     except TypeError:
-        raise TypeError(f"seed must be an integer, got {seed!r} of type {type(seed).__name__}") from None
-    if not 0 <= value <= MASK:
-        raise ValueError(f"seed must be in 0 … 2**64 - 1, got {value}")
-    return value
+        raise TypeError(f"{what} must be an integer, got {value!r} of type {type(value).__name__}") from None
+    if not 0 <= word <= MASK:
+        raise ValueError(f"{what} must be in 0 … 2**64 - 1, got {word}")
+    return word
+
+
+def checked_indices(indices: ArrayLike) -> NDArray[np.uint64]:
+    """`indices` as words, in their shape; numbers that are no integers, or negative, are refused."""
+    given = np.asarray(indices)
+    if given.size == 0:
+        return np.zeros(given.shape, np.uint64)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"indices of random numbers must be integers, got {given.dtype}")
+    if given.dtype.kind == "i" and given.min() < 0:
+        raise ValueError(f"indices of random numbers must not be negative, got {given.min()}")
+    return given.astype(np.uint64, order="C")
 
 
 def bits(key: int, indices: ArrayLike) -> NDArray[np.uint64]:
@@ -79,9 +97,9 @@ def bits(key: int, indices: ArrayLike) -> NDArray[np.uint64]:
     >>> int(bits(1, [0])[0]) == mix64((1 + GOLDEN) & MASK)
     True
     """
-    at = np.ascontiguousarray(indices, dtype=np.uint64)
+    at = checked_indices(indices)
     out = np.empty(at.shape, np.uint64)
-    permute.fill_bits(np.uint64(key), at.ravel(), out.reshape(-1))
+    permute.fill_bits(np.uint64(checked_word(key, "key")), at.reshape(-1), out.reshape(-1))
     return out
 
 
@@ -100,9 +118,9 @@ def normal(key: int, indices: ArrayLike) -> NDArray[np.float64]:
     >>> normal(1, [[0, 1], [2, 3]]).shape
     (2, 2)
     """
-    at = np.ascontiguousarray(indices, dtype=np.uint64)
+    at = checked_indices(indices)
     out = np.empty(at.shape, np.float64)
-    permute.fill_normal(np.uint64(key), at.ravel(), out.reshape(-1))
+    permute.fill_normal(np.uint64(checked_word(key, "key")), at.reshape(-1), out.reshape(-1))
     return out
 
 
@@ -152,11 +170,8 @@ class Draws:
     def normal(self, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
         """Standard normal numbers: float64 (n, *shape)."""
         keys = self.bits((1,))[:, 0]  # a stream of its own for each sample
-        size = math.prod(shape)
-        out = np.empty((len(keys), size), np.float64)
-        indices = np.arange(size, dtype=np.uint64)
-        for i in range(len(keys)):
-            permute.fill_normal(keys[i], indices, out[i])
+        out = np.empty((len(keys), math.prod(shape)), np.float64)
+        permute.fill_normal_rows(np.ascontiguousarray(keys), out)
         return out.reshape((len(keys), *shape))
 
 

@@ -90,6 +90,6 @@ def draw_curves(
     lower.plot(times, difference, color="C3", linewidth=1)
     lower.axvline(killed_at, color="black", linewidth=1, linestyle="--")
     most = float(np.abs(difference).max())
-    lower.set(ylim=(-1, 1) if most == 0 else None, xlabel="nominal time (samples)", ylabel="difference")
+    lower.set(ylim=(-1e-9, 1e-9) if most == 0 else None, xlabel="nominal time (samples)", ylabel="difference")
     lower.set_title("exactly zero at every step" if most == 0 else f"largest difference {most:.3g}", fontsize=10)
     figure.savefig(path, dpi=200)

@@ -6,6 +6,7 @@ With `NUMBA_DISABLE_JIT=1` the same source runs as plain Python, for coverage an
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numba
@@ -22,16 +23,23 @@ JIT_DISABLED = bool(numba.config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 def kernel(function: F) -> F:
     """Compile `function`: cached on disk, GIL released, exact arithmetic."""
-    if JIT_DISABLED:  # NumPy warns where 64-bit integers wrap; wrapping is what the hashes are made of
-        return np.errstate(over="ignore")(function)
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy")(function))
+    return compiled(function)
 
 
 def inlined(function: F) -> F:
     """Like `kernel`, for the few-instruction pieces that must vanish into their caller."""
-    if JIT_DISABLED:
+    return compiled(function, inline="always")
+
+
+def compiled(function: F, **options: Any) -> F:
+    """`function` through Numba with these options; without a cache where there is no folder to write one to."""
+    if JIT_DISABLED:  # NumPy warns where 64-bit integers wrap; wrapping is what the hashes are made of
         return np.errstate(over="ignore")(function)
-    return cast(F, numba.njit(cache=True, nogil=True, error_model="numpy", inline="always")(function))
+    jit = partial(numba.njit, nogil=True, error_model="numpy", **options)
+    try:
+        return cast(F, jit(cache=True)(function))
+    except RuntimeError:  # a read-only installation and no home: each process compiles for itself
+        return cast(F, jit(cache=False)(function))
 
 
 if JIT_DISABLED:

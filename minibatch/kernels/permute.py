@@ -69,6 +69,14 @@ def fill_normal(key: np.uint64, indices: NDArray[np.uint64], out: NDArray[np.flo
 
 
 @kernel
+def fill_normal_rows(keys: NDArray[np.uint64], out: NDArray[np.float64]) -> None:
+    """Write the first normal numbers of the stream `keys[i]` to `out[i]`; out is (n, numbers), see `fill_normal`."""
+    indices = np.arange(out.shape[1]).astype(np.uint64)
+    for i in range(keys.shape[0]):
+        fill_normal(keys[i], indices, out[i])
+
+
+@kernel
 def fill_keyed(key: np.uint64, times: NDArray[np.int64], first: int, out: NDArray[np.uint64]) -> None:
     """Write words first, first + 1, … of the stream `absorb(key, times[i])` to `out[i]`; out is (n, words)."""
     for i in range(times.shape[0]):
@@ -89,13 +97,17 @@ def scatter32(x: np.uint32) -> np.uint32:
 
 @kernel
 def sides(n: int) -> tuple[np.uint64, np.uint64]:
-    """The sides (a, b) of the rectangle a domain of n places is laid on: a = ⌈√n⌉, b = ⌈n / a⌉."""
+    """The sides (a, b) of the rectangle a domain of n places is laid on: a = ⌈√n⌉ made even, b = ⌈n / a⌉.
+
+    With both sides odd every round, and so every permutation of all a·b places, would be an even one.
+    """
     a = np.uint64(math.sqrt(np.float64(n)))
     size = np.uint64(n)
     while a * a < size:  # the floating-point root is only a guess
         a += np.uint64(1)
     while (a - np.uint64(1)) * (a - np.uint64(1)) >= size:
         a -= np.uint64(1)
+    a += a & np.uint64(1)
     return a, (size + a - np.uint64(1)) // a
 
 
@@ -286,6 +298,7 @@ def windowed_span(
     chunks = (n + chunk_rows - 1) // chunk_rows
     missing = chunks * chunk_rows - n
     tail_slot = permute_point(chunks, chunk_key, chunks - 1, False)
+    table = shuffled(chunks if chunks <= SMALL_DOMAIN else 0, chunk_key)  # once, not once a window
     done = 0
     while done < out.shape[0]:
         place = start + done
@@ -302,7 +315,11 @@ def windowed_span(
             slot = slot_of(lo + part[i], chunk_rows, tail_slot, missing)
             within[i] = lo + part[i] - slot_start(slot, chunk_rows, tail_slot, missing)
             part[i] = slot
-        permute_points(chunks, chunk_key, part, part)
+        if chunks <= SMALL_DOMAIN:
+            for i in range(count):
+                part[i] = table[part[i]]
+        else:
+            permute_points(chunks, chunk_key, part, part)
         for i in range(count):
             part[i] = part[i] * chunk_rows + within[i]
         done += count
