@@ -91,10 +91,28 @@ class Batch:
     def times(self) -> NDArray[np.int64]:
         """The nominal time of each sample: int64 (num_samples,)."""
         if self._block.times is not None:
-            return self._block.times[self._lo : self._hi]
+            return self._block.times[self._lo : self._hi].copy()  # the block finds its samples by its own
         return np.arange(self._start, self._start + self.num_samples, dtype=np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickle has these samples, not the whole block that they lie in.
+        block = Block(self._block.stretch, self.rows, {}, None if self._block.times is None else self.times)
+        interval = (self._start, self.nominal_time, self.nominal_end, self.sweeps_ended)
+        return rebuilt, (block, *interval, {name: self[name] for name in self.fields})
 
     def replace(self, fields: dict[str, NDArray[Any]]) -> None:
         """Set the fields to what transforms made of them; fields they left out are gone."""
         self._block = Block(self._block.stretch, self._block.rows, {}, self._block.times)
         self._fields = fields
+
+
+def rebuilt(
+    block: Block, start: int, nominal_time: int, nominal_end: int, sweeps_ended: int, fields: dict[str, NDArray[Any]]
+) -> Batch:
+    """A copied or pickled minibatch: `block` has its samples and no columns, `fields` their values."""
+    samples = len(block.rows)
+    batch = Batch(
+        block, 0, samples, start=start, nominal_time=nominal_time, nominal_end=nominal_end, sweeps_ended=sweeps_ended
+    )
+    batch.replace(fields)
+    return batch

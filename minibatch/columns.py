@@ -13,6 +13,8 @@ Anything else is refused when a data set is opened, with the name of the field a
 checked here, before a kernel sees them.
 """
 
+import math
+from collections.abc import Iterable, Mapping, Set, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +25,7 @@ from numpy.typing import NDArray
 from minibatch.errors import DamagedDatasetError, SchemaError
 
 FIXED, BITS, BYTES = "fixed", "bits", "bytes"
-BATCH_METADATA = b"minibatch"
+ARROW_METADATA = "ARROW:"  # how Arrow itself notes extension types in a field's metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Field:
     @property
     def row_size(self) -> int:
         """Elements in a row."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def row_bytes(self) -> int:
@@ -51,7 +53,11 @@ class Field:
     def describe(self) -> list[Any]:
         """What the fingerprint takes from a field: name, logical type, shape and metadata; not the storage's
         details."""
-        logical = ("text" if self.is_text else "bytes") if self.layout == BYTES else str(element_type(self.arrow_type))
+        if self.layout == BYTES:
+            logical = "text" if self.is_text else "bytes"
+        else:
+            element = element_type(self.arrow_type)
+            logical = time_name(element) if pa.types.is_temporal(element) else self.dtype.name
         return [self.name, logical, list(self.shape), dict(sorted(self.metadata.items()))]
 
 
@@ -79,10 +85,23 @@ def is_number(kind: pa.DataType) -> bool:
 def element_type(kind: pa.DataType) -> pa.DataType:
     """The type of one element: what stands inside the tensor and list levels of `kind`."""
     if isinstance(kind, pa.FixedShapeTensorType):
-        return kind.value_type
+        return kind.value_type  # numbers or bools: lists in tensors are refused with the other types
     if pa.types.is_fixed_size_list(kind):
         return element_type(kind.value_type)
     return pa.uint8() if pa.types.is_fixed_size_binary(kind) else kind
+
+
+def time_name(kind: pa.DataType) -> str:
+    """The name of a type of dates or times in a fingerprint; not Arrow's own, whose spelling may change.
+
+    >>> time_name(pa.timestamp("s", "Europe/Berlin")), time_name(pa.date32())
+    ('timestamp[s, Europe/Berlin]', 'date32')
+    """
+    if pa.types.is_date(kind):
+        return f"date{kind.bit_width}"  # of days if 32, of milliseconds if 64
+    if pa.types.is_timestamp(kind):
+        return f"timestamp[{kind.unit}, {kind.tz}]" if kind.tz else f"timestamp[{kind.unit}]"
+    return f"{'time' if pa.types.is_time(kind) else 'duration'}[{kind.unit}]"
 
 
 def row_shape(kind: pa.DataType, name: str) -> tuple[int, ...]:
@@ -105,8 +124,11 @@ def field_of(arrow_field: pa.Field) -> Field:
     (3,)
     """
     name, kind = arrow_field.name, arrow_field.type
-    metadata = {key.decode(): value.decode() for key, value in (arrow_field.metadata or {}).items()}
-    metadata = {key: value for key, value in metadata.items() if not key.startswith("ARROW:")}
+    try:
+        metadata = {key.decode(): value.decode() for key, value in (arrow_field.metadata or {}).items()}
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"field {name!r}: its metadata are not text ({error})") from None
+    metadata = {key: value for key, value in metadata.items() if not key.startswith(ARROW_METADATA)}
     if (
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
@@ -146,12 +168,10 @@ def column_buffers(column: pa.Array, described: Field, where: str) -> ColumnBuff
         )
     if described.layout == BYTES:
         return bytes_buffers(column, what)
-    values, first = column, 0
-    if isinstance(values, pa.ExtensionArray):
-        values = values.storage
+    values, first = plain_storage(column), 0
     while pa.types.is_fixed_size_list(values.type):
         first = (first + values.offset) * values.type.list_size
-        values = values.values
+        values = plain_storage(values.values)
         if values.null_count:
             raise SchemaError(f"{what}: {values.null_count} null elements; fill them when converting")
     count = len(column) * described.row_size
@@ -169,6 +189,11 @@ def column_buffers(column: pa.Array, described: Field, where: str) -> ColumnBuff
     if described.layout == BITS:
         return ColumnBuffers(data=buffer.address, first_bit=first)
     return ColumnBuffers(data=buffer.address + first * width)
+
+
+def plain_storage(column: pa.Array) -> pa.Array:
+    """What holds the values of `column`: itself, or the lists of a tensor."""
+    return column.storage if isinstance(column, pa.ExtensionArray) else column
 
 
 def bytes_buffers(column: pa.Array, what: str) -> ColumnBuffers:
@@ -192,24 +217,29 @@ def bytes_buffers(column: pa.Array, what: str) -> ColumnBuffers:
 
 
 def as_arrow(values: Any, name: str) -> pa.Array:
-    """A column of `values`: an array (n, …), a list of n arrays of one shape, or n texts or bytes.
+    """A column of `values`: an array (n, …), a list of n arrays of one shape and dtype, or n texts or bytes.
 
-    Numbers are not copied. Lists whose arrays differ in shape are refused.
+    Numbers are not copied. What has no place in a column is refused with the first row that has it: another shape or
+    dtype, a missing value, a number that its neighbours would round. A list without rows tells no type: it becomes a
+    column of Arrow's type null.
 
     >>> as_arrow(np.zeros((2, 3), np.float32), "x").type.shape
     [3]
     """
     array = as_numpy(values, name)
+    if not len(array) and (array.dtype == object or not isinstance(values, np.ndarray)):
+        return pa.nulls(0)
     if array.dtype == object or array.dtype.kind in "SU":
         return text_or_bytes(array, name)
-    if array.dtype.kind in "mM":
-        return pa.array(array)
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+    if array.dtype.kind not in "biufmM" or array.dtype.itemsize > 8:
         raise SchemaError(
             f"field {name!r} has dtype {array.dtype}: expected bool, integers, float16/32/64, dates, text or bytes"
         )
-    array = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    flat = pa.array(array.reshape(-1)) if array.dtype == np.bool_ else from_numbers(array.reshape(-1))
+    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    if array.dtype.kind in "mM":
+        flat = from_times(array, name)
+    else:
+        flat = pa.array(array.reshape(-1)) if array.dtype == np.bool_ else from_numbers(array.reshape(-1))
     if array.ndim == 1:
         return flat
     kind = pa.fixed_shape_tensor(flat.type, array.shape[1:])
@@ -222,47 +252,113 @@ def from_numbers(flat: NDArray[Any]) -> pa.Array:
     return pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
 
 
+def from_times(array: NDArray[Any], name: str) -> pa.Array:
+    """The elements of datetime64 or timedelta64 values in row-major order; days become 32-bit dates."""
+    unit, count = np.datetime_data(array.dtype)
+    units = ("D", "s", "ms", "us", "ns") if array.dtype.kind == "M" else ("s", "ms", "us", "ns")
+    if unit not in units or count != 1:
+        kind = "datetime64" if array.dtype.kind == "M" else "timedelta64"
+        raise SchemaError(
+            f"field {name!r} has dtype {array.dtype}, expected the unit {', '.join(units)}: .astype('{kind}[s]')"
+        )
+    lost = np.isnat(array)
+    if unit == "D":
+        days = array.view(np.int64)
+        lost |= days != days.astype(np.int32)
+    if lost.any():
+        place = np.argwhere(lost)[0].tolist()
+        raise SchemaError(
+            f"field {name!r}: row {place[0]} has {array[tuple(place)]!r}: missing times cannot be stored, nor days "
+            f"beyond 32 bits"
+        )
+    return pa.array(array.reshape(-1))
+
+
 def as_numpy(values: Any, name: str) -> NDArray[Any]:
-    """`values` as one array with a row per sample; ragged lists are refused with the first row that differs."""
+    """`values` as one array with a row per sample; nothing is rounded, dropped or turned into text on the way."""
+    what = f"field {name!r}"
     if isinstance(values, np.ndarray):
         if values.ndim == 0:
-            raise SchemaError(
-                f"field {name!r}: expected an array with one row per sample, got the single value {values!r}"
-            )
-        return values
+            raise SchemaError(f"{what}: expected an array with one row per sample, got the single value {values!r}")
+        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+            row = int(np.argwhere(np.ma.getmaskarray(values))[0, 0])
+            raise SchemaError(f"{what}: row {row} is masked: fill or drop missing values")
+        return np.asarray(values)
+    if isinstance(values, str | bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
+        raise SchemaError(f"{what}: expected an array or a list with one row per sample, got {values!r:.60}")
     rows = list(values)
-    if rows and all(isinstance(row, str | bytes | bytearray | memoryview) for row in rows):
-        column = np.empty(len(rows), object)
-        column[:] = [bytes(row) if isinstance(row, bytearray | memoryview) else row for row in rows]
-        return column
-    shapes = [np.shape(row) for row in rows] if all(isinstance(row, np.ndarray) for row in rows) else []
-    for i, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise SchemaError(
-                f"field {name!r}: row {i} has shape {shape}, row 0 has {shapes[0]}: rows must have one shape"
-            )
+    if any(isinstance(row, str | bytes | bytearray | memoryview) for row in rows):
+        rows = [bytes(row) if isinstance(row, bytearray | memoryview) else row for row in rows]
+        return np.fromiter(rows, object, len(rows))
+    if all(isinstance(row, np.ndarray) for row in rows):
+        refuse_unlike(rows, what)
     try:
-        return np.asarray(rows)
+        array = np.asarray(rows)
     except ValueError as error:
-        raise SchemaError(f"field {name!r}: its rows do not make one array: {error}") from None
+        lengths = [len(row) if isinstance(row, Sized) else None for row in rows]
+        other = next((i for i, length in enumerate(lengths) if length != lengths[0]), None)
+        first = "" if other is None else f"row {other} has length {lengths[other]}, row 0 has {lengths[0]}: "
+        raise SchemaError(f"{what}: {first}its rows do not make one array ({error})") from None
+    if array.ndim == 1:
+        refuse_rounded(rows, array, what)
+    return array
+
+
+def refuse_unlike(rows: list[NDArray[Any]], what: str) -> None:
+    """Raise `SchemaError` for the first array that has another shape or dtype than the first one, or a masked value."""
+    for i, row in enumerate(rows):
+        if (row.shape, row.dtype) != (rows[0].shape, rows[0].dtype):
+            raise SchemaError(
+                f"{what}: row {i} is {row.dtype} of shape {row.shape}, row 0 is {rows[0].dtype} of shape "
+                f"{rows[0].shape}: rows must have one shape and dtype"
+            )
+        if np.ma.is_masked(row):
+            raise SchemaError(f"{what}: row {i} has masked values: fill or drop missing values")
+
+
+def refuse_rounded(rows: list[Any], array: NDArray[Any], what: str) -> None:
+    """Raise `SchemaError` for the first scalar that is not what it was once NumPy has found one dtype for all."""
+    kinds = {isinstance(row, bool | np.bool_) for row in rows}
+    if len(kinds) > 1:
+        raise SchemaError(f"{what}: bools and other values in one list: give all rows one type")
+    if array.dtype.kind != "f":
+        return
+    integers = [(i, row) for i, row in enumerate(rows) if isinstance(row, int | np.integer)]
+    if rows and len(integers) == len(rows):
+        raise SchemaError(f"{what}: its integers fit no dtype together: give an array of the dtype that is meant")
+    for i, row in integers:
+        if int(array[i]) != int(row):
+            raise SchemaError(f"{what}: row {i} is {row}, which a {array.dtype} like its neighbours would round")
+
+
+def unlike_rows(rows: list[Any]) -> str:
+    """What is wrong with rows that are not all text or all bytes: the first one that is missing, or of another type."""
+    first = rows[0]
+    missing = next((i for i, row in enumerate(rows) if row is None), None)
+    if missing is not None:
+        return f"row {missing} is None"
+    expected = str if isinstance(first, str) else bytes if isinstance(first, bytes) else type(first)
+    other = next((i for i, row in enumerate(rows) if not isinstance(row, expected)), None)
+    if other is not None:
+        return f"row {other} is {type(rows[other]).__name__}, row 0 is {type(first).__name__}: give all rows one type"
+    return f"its rows are objects of type {type(first).__name__}, which fit no dtype of numbers"
 
 
 def text_or_bytes(array: NDArray[Any], name: str) -> pa.Array:
     """A string or binary column; every row must be text, or every row bytes."""
+    what = f"field {name!r}"
     if array.ndim != 1:
-        raise SchemaError(f"field {name!r}: text and bytes must come as one value per row, got shape {array.shape}")
+        raise SchemaError(f"{what}: text and bytes must come as one value per row, got shape {array.shape}")
     rows = array.tolist()
-    text = bool(rows) and isinstance(rows[0], str)
-    expected: tuple[type, ...] = (str,) if text else (bytes,)
-    for i, row in enumerate(rows):
-        if not isinstance(row, expected):
-            raise SchemaError(
-                f"field {name!r}: row {i} is {type(row).__name__}, expected {'text' if text else 'bytes'} in every row "
-                f"(nulls and nested lists cannot be stored)"
-            )
-    column = pa.array(rows, pa.string() if text or array.dtype.kind == "U" else pa.binary())
+    text = array.dtype.kind == "U" or (bool(rows) and isinstance(rows[0], str))
+    if not all(isinstance(row, str if text else bytes) for row in rows):
+        raise SchemaError(f"{what}: {unlike_rows(rows)}; missing values and nested lists cannot be stored")
+    try:
+        column = pa.array(rows, pa.string() if text else pa.binary())
+    except UnicodeEncodeError as error:
+        raise SchemaError(f"{what}: row {rows.index(error.object)} cannot be stored as UTF-8: {error}") from None
     if isinstance(column, pa.ChunkedArray):
         raise SchemaError(
-            f"field {name!r}: over 2 GiB in one write or chunk; write fewer rows at a time or set chunk_rows"
+            f"{what}: over 2 GiB in one write or chunk; write fewer rows at a time or set a smaller chunk_rows"
         )
     return column

@@ -7,15 +7,19 @@ it any more: touching fresh pages costs more than the gather itself (1.3 GB/s ag
 import mmap
 import weakref
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minibatch.columns import BITS, BYTES, Field
+from minibatch.columns import BITS, BYTES, FIXED, Field
 from minibatch.dataset import Dataset
-from minibatch.kernels import gather
+from minibatch.errors import DamagedDatasetError
+from minibatch.kernels import gather, permute
 from minibatch.order import Order
 from minibatch.timeline import Holes, Stretch
 
@@ -40,20 +44,18 @@ class Pool:
             return np.empty(size, np.uint8)
         for _ in range(len(self._free)):
             try:
-                region = self._free.popleft()
+                region = self._free.pop()  # the last one used is still in the cache
             except IndexError:  # another thread was faster
                 break
             if size <= len(region) <= 2 * size + POOLED_BYTES:
                 return self._root(region, size)
-            self._free.append(region)
+            self._free.appendleft(region)
         try:
-            region = mmap.mmap(-1, -(-size // POOLED_BYTES) * POOLED_BYTES)
+            region = anonymous(-(-size // POOLED_BYTES) * POOLED_BYTES)
         except (OSError, OverflowError, ValueError) as error:
             raise MemoryError(
                 f"a block of {size:,} bytes cannot be allocated ({error}): ask for a smaller minibatch"
             ) from None
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            region.madvise(mmap.MADV_HUGEPAGE)
         return self._root(region, size)
 
     def _root(self, region: mmap.mmap, size: int) -> NDArray[np.uint8]:
@@ -66,6 +68,17 @@ class Pool:
 
         self._watched[name] = weakref.ref(root, recycle)
         return root
+
+
+def anonymous(size: int) -> mmap.mmap:
+    """Fresh memory of this process alone: a forked child gets a copy, where Python's default would share it."""
+    if not hasattr(mmap, "MAP_PRIVATE"):  # Windows, which does not fork
+        return mmap.mmap(-1, size)
+    region = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without huge pages
+            region.madvise(mmap.MADV_HUGEPAGE)
+    return region
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +104,17 @@ class Column:
         marks = self.offsets[start : stop + 1].tolist()
         for i in range(stop - start):
             value = self.values[marks[i] : marks[i + 1]].tobytes()
-            out[i] = value.decode() if self.field.is_text else value
+            out[i] = self._decoded(value) if self.field.is_text else value
         return out
+
+    def _decoded(self, value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise DamagedDatasetError(
+                f"field {self.field.name!r} has text that is not UTF-8 ({error}): {value[:40]!r}; "
+                f"store it as bytes, or run `minibatch check` on the data set"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +134,7 @@ class Block:
             return None
         if self.times is None:
             return first, first + length
-        lo, hi = np.searchsorted(self.times, [start, start + length]).tolist()
-        return lo, hi
+        return int(self.times.searchsorted(start)), int(self.times.searchsorted(start + length))
 
     def part(self, lo: int, hi: int) -> "Block":
         """Samples lo … hi - 1 as a block of their own, sharing memory."""
@@ -126,32 +147,67 @@ def fetch_rows(
     dataset: Dataset, fields: list[Field], rows: NDArray[np.int64], pool: Pool | None = None
 ) -> dict[str, Column]:
     """The given rows of the given fields, gathered: int64 (n,), any order, repetitions allowed."""
+    table = Gathering(dataset, fields)
     chunks = dataset.chunks.locate(rows)
-    starts = dataset.chunks.starts
-    sizes = [len(rows) * field.row_bytes for field in fields]
-    aligned = np.concatenate([[0], np.cumsum([-(-size // 64) * 64 for size in sizes])]).tolist()
-    memory = (pool or Pool()).take(aligned[-1])
-    columns = {}
-    for i, field in enumerate(fields):
-        tables = dataset.chunks.buffers(field)
-        if field.layout == BYTES:
-            offsets = np.empty(len(rows) + 1, np.int64)
-            gather.gather_lengths(rows, chunks, starts, tables["offsets"], tables["offset_bytes"], offsets)
-            data = (pool or Pool()).take(int(offsets[-1]))
-            address = np.uint64(data.ctypes.data)
-            gather.gather_bytes(
-                rows, chunks, starts, tables["offsets"], tables["offset_bytes"], tables["data"], offsets, address
-            )
-            columns[field.name] = Column(field, data, offsets)
-            continue
-        flat = memory[aligned[i] : aligned[i] + sizes[i]]
-        if field.layout == BITS:
-            gather.gather_bits(rows, chunks, starts, tables["data"], tables["first_bit"], field.row_size, flat)
-        elif sizes[i]:
-            address = np.uint64(flat.ctypes.data)
-            gather.gather_fixed(rows, chunks, starts, tables["data"], field.row_bytes, address)
-        columns[field.name] = Column(field, flat.view(field.dtype).reshape((len(rows), *field.shape)))
-    return columns
+    room = table.room(len(rows), pool or Pool())
+    table.gather(rows, chunks, room)
+    return table.columns(rows, chunks, room, pool or Pool())
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Memory for the fixed-size fields of a block: one region, where each field begins in it, and those addresses."""
+
+    memory: NDArray[np.uint8]
+    begins: list[int]
+    outs: NDArray[np.uint64]
+
+
+class Gathering:
+    """What gathering some fields of a data set needs to know, worked out once: which tables, how many bytes a row."""
+
+    def __init__(self, dataset: Dataset, fields: list[Field]) -> None:
+        self.dataset = dataset
+        self.fields = fields
+        numbers = {name: i for i, name in enumerate(dataset.fields)}
+        fixed = [i for i, field in enumerate(fields) if field.layout == FIXED and field.row_bytes]
+        self.fixed = fixed
+        self.which = np.array([numbers[fields[i].name] for i in fixed], np.int64)
+        self.row_bytes = np.array([fields[i].row_bytes for i in fixed], np.int64)
+
+    def room(self, samples: int, pool: Pool) -> Room:
+        """Memory for `samples` rows."""
+        begins = [0, *accumulate(-(-samples * field.row_bytes // 64) * 64 for field in self.fields)]
+        memory = pool.take(begins[-1])
+        address = memory.__array_interface__["data"][0]
+        return Room(memory, begins, np.array([address + begins[i] for i in self.fixed], np.uint64))
+
+    def gather(self, rows: NDArray[np.int64], chunks: NDArray[np.int32], room: Room) -> None:
+        """Fill the room with the rows of all fields of fixed size."""
+        table = self.dataset.chunks
+        gather.gather_fields(rows, chunks, table.starts, table.addresses, self.which, self.row_bytes, room.outs)
+
+    def columns(self, rows: NDArray[np.int64], chunks: NDArray[np.int32], room: Room, pool: Pool) -> dict[str, Column]:
+        """All fields as columns: those of fixed size, gathered before, and the others, gathered now."""
+        starts = self.dataset.chunks.starts
+        columns = {}
+        for field, begin in zip(self.fields, room.begins, strict=False):
+            tables = self.dataset.chunks.buffers(field)
+            if field.layout == BYTES:
+                offsets = np.empty(len(rows) + 1, np.int64)
+                gather.gather_lengths(rows, chunks, starts, tables["offsets"], tables["offset_bytes"], offsets)
+                data = pool.take(int(offsets[-1]))
+                address = np.uint64(data.ctypes.data)
+                gather.gather_bytes(
+                    rows, chunks, starts, tables["offsets"], tables["offset_bytes"], tables["data"], offsets, address
+                )
+                columns[field.name] = Column(field, data, offsets)
+                continue
+            flat = room.memory[begin : begin + len(rows) * field.row_bytes]
+            if field.layout == BITS:
+                gather.gather_bits(rows, chunks, starts, tables["data"], tables["first_bit"], field.row_size, flat)
+            columns[field.name] = Column(field, flat.view(field.dtype).reshape((len(rows), *field.shape)))
+        return columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,6 +219,10 @@ class Fetcher:
     order: Order
     holes: Holes
     pool: Pool
+
+    @cached_property
+    def gathering(self) -> Gathering:
+        return Gathering(self.dataset, self.fields)
 
     @property
     def sample_bytes(self) -> int:
@@ -177,20 +237,39 @@ class Fetcher:
         """The block of `stretch`."""
         try:
             rows = np.empty(stretch.samples, np.int64)
+            chunks = np.empty(stretch.samples, np.int32)
         except (ValueError, MemoryError):
             raise MemoryError(
                 f"{stretch.samples:,} samples do not fit into memory: ask for a smaller minibatch"
             ) from None
-        for i, run in enumerate(stretch.runs()):
-            self.order.fill(run.start, rows[i * stretch.length : (i + 1) * stretch.length])
-        times = None
+        runs = (stretch.start, stretch.length, stretch.stride, stretch.count)
         if self.holes:
-            times = np.concatenate(
-                [np.arange(run.start, run.stop) for run in stretch.runs()] or [np.zeros(0, np.int64)]
-            )
+            permute.rows_of_stretch(*self.order.parameters, *runs, rows)
+            begins = stretch.start + stretch.stride * np.arange(stretch.count)
+            times = (begins[:, None] + np.arange(stretch.length)).reshape(-1)
             keep = self.holes.kept(times, rows)
             rows, times = rows[keep], times[keep]
-        return Block(stretch, rows, fetch_rows(self.dataset, self.fields, rows, self.pool), times)
+            return Block(stretch, rows, fetch_rows(self.dataset, self.fields, rows, self.pool), times)
+        table, gathering = self.dataset.chunks, self.gathering
+        room = gathering.room(stretch.samples, self.pool)
+        done = gather.fetch(
+            *self.order.parameters,
+            *runs,
+            table.starts,
+            table.guess,
+            table.shift,
+            table.mapped,
+            table.addresses,
+            gathering.which,
+            gathering.row_bytes,
+            room.outs,
+            rows,
+            chunks,
+        )
+        if not done:  # a shard that is seen for the first time
+            chunks = table.locate(rows)
+            gathering.gather(rows, chunks, room)
+        return Block(stretch, rows, gathering.columns(rows, chunks, room, self.pool))
 
 
 def join(parts: list[Block], stretch: Stretch) -> Block:

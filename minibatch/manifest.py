@@ -6,7 +6,11 @@ does not. The manifest also has a digest of itself and of each file, by which da
 """
 
 import base64
+import itertools
 import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,22 +19,35 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from minibatch.columns import BITS, BYTES, Field, field_of
-from minibatch.errors import DamagedDatasetError, UnfinishedDatasetError
+from minibatch.columns import BITS, BYTES, Field, field_of, plain_storage
+from minibatch.errors import DamagedDatasetError, DatasetError, SchemaError, UnfinishedDatasetError
 from minibatch.storage import MANIFEST, write_atomically
 
 FORMAT_VERSION = 1
+MOST = 2**62  # of any number in a manifest: sums of two still fit into 64 bits
+FOOTER_BYTES = 24  # that the footer of an Arrow file spends on each of its record batches: Block in File.fbs
+DIGEST = re.compile("[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One Arrow file: its name, rows, bytes, the XXH3-128 digest of its bytes, and the rows of each of its chunks."""
+    """One Arrow file: its name, rows, bytes, the XXH3-128 digest of its bytes, and its chunks as runs (rows, times)."""
 
     file: str
     rows: int
     bytes: int
     digest: str
-    chunks: tuple[int, ...]
+    runs: tuple[tuple[int, int], ...]
+
+    @property
+    def num_chunks(self) -> int:
+        """How many chunks there are."""
+        return sum(times for _, times in self.runs)
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """The rows of each chunk. Laid out only here: until the file's size is checked, `runs` may say anything."""
+        return tuple(rows for rows, times in self.runs for _ in range(times))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +79,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "fields": [f"{field.name}: {field.type}" for field in manifest.schema],
         "schema": base64.b64encode(manifest.schema.serialize().to_pybytes()).decode(),
         "shards": [
-            {"file": s.file, "rows": s.rows, "bytes": s.bytes, "digest": s.digest, "chunks": pack_chunks(s.chunks)}
+            {"file": s.file, "rows": s.rows, "bytes": s.bytes, "digest": s.digest, "chunks": s.runs}
             for s in manifest.shards
         ],
         "created_by": manifest.created_by,
@@ -72,26 +89,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / MANIFEST, json.dumps(document, indent=1).encode() + b"\n")
 
 
-def pack_chunks(chunks: tuple[int, ...]) -> list[list[int]]:
-    """Runs of equal chunks as [rows, times]: short, and exact for any sizes.
+def pack_chunks(chunks: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """Runs of equal chunks as (rows, times): short, and exact for any sizes.
 
-    >>> pack_chunks((4, 4, 4, 1))
-    [[4, 3], [1, 1]]
+    >>> pack_chunks([4, 4, 4, 1])
+    ((4, 3), (1, 1))
     """
-    runs: list[list[int]] = []
-    for rows in chunks:
-        if runs and runs[-1][0] == rows:
-            runs[-1][1] += 1
-        else:
-            runs.append([rows, 1])
-    return runs
-
-
-def unpack_chunks(runs: list[list[int]], rows: int) -> tuple[int, ...]:
-    """The inverse of `pack_chunks`; the runs must add up to `rows`, and only then are they laid out."""
-    if any(size < 1 or times < 1 for size, times in runs) or sum(size * times for size, times in runs) != rows:
-        raise ValueError(f"chunks {runs} do not add up to {rows} rows")
-    return tuple(size for size, times in runs for _ in range(times))
+    return tuple((rows, len(list(run))) for rows, run in itertools.groupby(chunks))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -105,6 +109,8 @@ def read_manifest(folder: Path) -> Manifest:
     except (FileNotFoundError, NotADirectoryError):
         if not folder.exists():
             raise FileNotFoundError(f"no such folder: {folder}") from None
+        if not folder.is_dir():
+            raise DatasetError(f"{folder} is a file; expected the folder of a data set") from None
         raise UnfinishedDatasetError(
             f"{folder} has no {MANIFEST}: it is not a data set, or its conversion was not "
             f"finished; run the conversion again"
@@ -115,35 +121,82 @@ def read_manifest(folder: Path) -> Manifest:
             raise ValueError(f"its format is {document['format']!r}")
         version = document["format_version"]
         digest = document.pop("digest")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        expected = xxhash.xxh3_128_hexdigest(canonical(document))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedDatasetError(f"{path} is not a readable manifest: {type(error).__name__}: {error}") from None
     if version != FORMAT_VERSION:
         raise DamagedDatasetError(
             f"{path} has format version {version!r}, this release reads version {FORMAT_VERSION}: update it"
         )
-    if digest != xxhash.xxh3_128_hexdigest(canonical(document)):
+    if digest != expected:
         raise DamagedDatasetError(
             f"{path} was changed after it was written: its digest does not fit; convert the data again"
         )
-    shards = tuple(
-        Shard(
-            file=s["file"],
-            rows=s["rows"],
-            bytes=s["bytes"],
-            digest=s["digest"],
-            chunks=unpack_chunks(s["chunks"], s["rows"]),
-        )
-        for s in document["shards"]
-    )
+    try:
+        return from_document(document)
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, pa.ArrowException) as error:
+        raise DamagedDatasetError(
+            f"{path} does not describe a data set ({type(error).__name__}: {error}): convert the data again"
+        ) from None
+
+
+def from_document(document: dict[str, Any]) -> Manifest:
+    """The manifest that `document` describes; whatever does not fit or add up raises one of Python's own errors."""
+    chunk_rows = integer(document, "chunk_rows", least=1)
+    shards = tuple(shard_of(entry, chunk_rows) for entry in document["shards"])
+    twice = [file for file, times in Counter(shard.file for shard in shards).items() if times > 1]
+    if twice:
+        raise ValueError(f"the shard {twice[0]!r} is listed more than once")
+    rows = integer(document, "rows")
+    if rows != sum(shard.rows for shard in shards):
+        raise ValueError(f"its shards have {sum(shard.rows for shard in shards)} rows, not {rows} as it says")
     return Manifest(
-        schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(document["schema"]))),
-        rows=document["rows"],
-        chunk_rows=document["chunk_rows"],
+        schema=pa.ipc.read_schema(pa.py_buffer(base64.b64decode(document["schema"], validate=True))),
+        rows=rows,
+        chunk_rows=chunk_rows,
         shards=shards,
-        fingerprint=document["fingerprint"],
-        created_by=document["created_by"],
-        source=document["source"],
+        fingerprint=digest_of(document, "fingerprint"),
+        created_by=str(document["created_by"]),
+        source=None if document["source"] is None else str(document["source"]),
     )
+
+
+def shard_of(entry: dict[str, Any], chunk_rows: int) -> Shard:
+    """The shard that an entry of a manifest describes: a file of the same folder, with chunks that can be in it."""
+    file = entry["file"]
+    if not file.isprintable() or file in ("", ".", "..") or "/" in file or "\\" in file:
+        raise ValueError(f"{file!r} is not the name of a file in the same folder")
+    runs = tuple((rows, times) for rows, times in entry["chunks"])
+    shard = Shard(
+        file=file,
+        rows=integer(entry, "rows"),
+        bytes=integer(entry, "bytes"),
+        digest=digest_of(entry, "digest"),
+        runs=runs,
+    )
+    if any(type(number) is not int or number < 1 for run in runs for number in run):
+        raise ValueError(f"{file} has chunks {runs!r:.60}, expected pairs of integers from 1")
+    if sum(size * times for size, times in runs) != shard.rows or max(runs, default=(0, 0))[0] > chunk_rows:
+        raise ValueError(f"{file} has chunks {runs!r:.60}, expected {shard.rows} rows, at most {chunk_rows} in each")
+    if shard.num_chunks > shard.bytes // FOOTER_BYTES:
+        raise ValueError(f"{file} has {shard.num_chunks} chunks, more than {shard.bytes} bytes can hold")
+    return shard
+
+
+def integer(document: dict[str, Any], key: str, least: int = 0) -> int:
+    """The entry `key`, which must be an integer from `least`."""
+    number = document[key]
+    if type(number) is not int or not least <= number <= MOST:
+        raise ValueError(f"{key} is {number!r:.60}, expected an integer from {least}")
+    return number
+
+
+def digest_of(document: dict[str, Any], key: str) -> str:
+    """The entry `key`, which must be a digest of 32 hexadecimal digits."""
+    digest = document[key]
+    if not DIGEST.fullmatch(digest):
+        raise ValueError(f"{key} is {digest!r:.60}, expected 32 hexadecimal digits")
+    return str(digest)
 
 
 class Fingerprint:
@@ -181,9 +234,9 @@ class Fingerprint:
 
 def flat_values(column: pa.Array, field: Field) -> Any:
     """All elements of a fixed-shape column in row-major order: 1-D, contiguous, not copied unless bit-packed."""
-    values = column.storage if isinstance(column, pa.ExtensionArray) else column
+    values = plain_storage(column)
     while pa.types.is_fixed_size_list(values.type):
-        values = values.flatten()
+        values = plain_storage(values.flatten())
     if field.layout == BITS:
         return values.to_numpy(zero_copy_only=False)
     width = field.dtype.itemsize
@@ -195,5 +248,11 @@ def flat_values(column: pa.Array, field: Field) -> Any:
 
 
 def fields_of(schema: pa.Schema) -> list[Field]:
-    """The fields of a schema in order; raises `SchemaError` for a type that cannot be read."""
+    """The fields of a schema in order; raises `SchemaError` for a type that cannot be read, or a name used twice."""
+    try:
+        twice = [name for name, times in Counter(schema.names).items() if times > 1]
+    except UnicodeDecodeError as error:
+        raise SchemaError(f"the name of a field is not text: {error}") from None
+    if twice:
+        raise SchemaError(f"the field {twice[0]!r} occurs more than once: rename or leave out all but one")
     return [field_of(schema.field(i)) for i in range(len(schema))]

@@ -31,8 +31,9 @@ Shuffle = Literal["full"] | None  # or a Window
 class Window:
     """Shuffle within windows of about `rows` rows: chunks are permuted, then the rows of each window of whole chunks.
 
-    A window has `rows // chunk_rows` chunks, at least one and at most all. `chunk_rows` is the data set's own unless given: it is a
-    property of the order, so a data set rewritten with other chunks keeps its order when the old number is given here.
+    A window has `rows // chunk_rows` chunks, at least one and at most all. `chunk_rows` is the data set's own unless
+    given: it is a property of the order, so a data set rewritten with other chunks keeps its order when the old
+    number is given here.
 
     >>> Window(rows=100_000)
     Window(rows=100000, chunk_rows=None)
@@ -79,9 +80,14 @@ class Order:
         first, second = (np.uint64(rng.key(self.seed, name, self.rows)) for name in names)
         return first, second
 
+    @cached_property
+    def parameters(self) -> tuple[int, int, int, int, np.uint64, np.uint64]:
+        """What the kernels take of an order, before their own arguments."""
+        return self.kind, self.rows, self.chunk_rows, self.window_chunks, *self._keys
+
     def fill(self, start: int, out: NDArray[np.int64]) -> None:
         """Write the rows at the nominal times start, start + 1, … to `out`, int64 (count,), contiguous."""
-        permute.rows_of_span(self.kind, self.rows, self.chunk_rows, self.window_chunks, *self._keys, start, out)
+        permute.rows_of_span(*self.parameters, start, out)
 
     def rows_at(self, start: int, count: int) -> NDArray[np.int64]:
         """The rows at the nominal times start … start + count - 1: int64 (count,)."""
@@ -92,13 +98,10 @@ class Order:
     def time_of(self, row: int, sweep: int) -> int:
         """The nominal time at which sweep `sweep` shows `row`, 0 ≤ row < rows and 0 ≤ sweep < 2^62 / rows."""
         if not (
-            0 <= row < self.rows and 0 <= sweep and (sweep + 1) * self.rows <= 2**63
+            0 <= row < self.rows and sweep >= 0 and (sweep + 1) * self.rows <= 2**63
         ):  # outside, the kernel would walk for ever
             raise ValueError(f"row {row} of sweep {sweep}: expected a row in 0 … {self.rows - 1}, a sweep from 0 on")
-        first, second = self._keys
-        place = permute.place_of_row(
-            self.kind, self.rows, self.chunk_rows, self.window_chunks, first, second, row, sweep
-        )
+        place = permute.place_of_row(*self.parameters, row, sweep)
         return sweep * self.rows + int(place)
 
     def describe(self) -> str | dict[str, int]:

@@ -17,7 +17,7 @@ from minibatch.errors import CheckpointError, DatasetError
 from minibatch.fetch import Fetcher, Pool
 from minibatch.order import Window
 from minibatch.readahead import ReadAhead
-from minibatch.timeline import MAX_TIME, checked_integer
+from minibatch.timeline import MAX_TIME, SkipRows, checked_integer
 
 STATE_VERSION = 1
 SEQUENCES = ("whole", "rows")
@@ -31,7 +31,9 @@ class MinibatchSource:
     has (start, stop) intervals of nominal time and `SkipRows`, which give no sample while time counts on.
 
     What a minibatch holds is a function of (data, seed, nominal time, k), never of earlier calls, threads or restarts.
-    One source serves one thread at a time. Close it, use it as a context manager, or just drop it.
+    Threads that share a source take turns: each minibatch goes to one of them. A copy, also one pickled into another
+    process, opens the data set again and goes on from the same time. Close it, use it as a context manager, or just
+    drop it.
 
     >>> import tempfile
     >>> from minibatch import DatasetWriter
@@ -40,10 +42,10 @@ class MinibatchSource:
     ...     writer.write({"x": np.arange(10)})
     >>> source = MinibatchSource(folder, seed=7)
     >>> source.next_minibatch(4)["x"].tolist()
-    [6, 2, 4, 9]
+    [7, 3, 6, 5]
     >>> state = source.get_checkpoint_state()
     >>> source.next_minibatch(8)["x"].tolist()      # crosses into the second sweep
-    [8, 1, 5, 7, 0, 3, 8, 6]
+    [8, 1, 0, 2, 4, 9, 6, 2]
     >>> source.restore_from_checkpoint(state)
     >>> source.next_minibatch(2)["x"].tolist()
     [8, 1]
@@ -74,14 +76,19 @@ class MinibatchSource:
         self._operations = operations.name_operations(transforms)
         self._time = 0
         self._closed = False
-        fetcher = Fetcher(
-            dataset=self.dataset,
-            fields=self.dataset.select(fields),
-            order=self.order,
-            holes=timeline.holes_of(skip, rows),
-            pool=Pool(),
-        )
+        chosen, holes = self.dataset.select(fields), timeline.holes_of(skip, rows)
+        fetcher = Fetcher(dataset=self.dataset, fields=chosen, order=self.order, holes=holes, pool=Pool())
         self._reader = ReadAhead(fetcher, fetcher.sample_bytes, self._end)
+        self._arguments = {
+            "seed": self.seed,
+            "shuffle": shuffle,
+            "sequences": sequences,
+            "max_samples": max_samples,
+            "max_sweeps": max_sweeps,
+            "fields": [field.name for field in chosen],
+            "transforms": [transform for _, transform in self._operations],
+            "skip": [*zip(holes.starts.tolist(), holes.stops.tolist(), strict=True), SkipRows(holes.rows.tolist())],
+        }
 
     @property
     def nominal_time(self) -> int:
@@ -97,26 +104,38 @@ class MinibatchSource:
         `ValueError` for sizes that are not positive integers, `DamagedDatasetError` when a shard turns out to be
         damaged; time then stays.
         """
-        if self._closed:
-            raise ValueError("this source is closed: open a new one and restore its state")
         if type(minibatch_size) is not int or minibatch_size < 1:
             minibatch_size = checked_integer(minibatch_size, "minibatch_size", least=1)
-        begin = self._time
-        stop = max(begin, min(begin + minibatch_size, self._end))
-        start, length, share = begin, stop - begin, minibatch_size
-        if type(num_data_partitions) is not int or num_data_partitions != 1 or partition_index != 0:
+        whole = type(num_data_partitions) is int and type(partition_index) is int
+        if not whole or num_data_partitions != 1 or partition_index != 0:
+            whole = False
             num_data_partitions = checked_integer(num_data_partitions, "num_data_partitions", least=1)
             partition_index = checked_integer(partition_index, "partition_index", least=0, most=num_data_partitions - 1)
-            offset, length = timeline.part(length, num_data_partitions, partition_index)
-            start += offset
-        block, lo, hi = self._reader.read(start, length, share)
-        ended = stop // self._rows - begin // self._rows
-        batch = Batch(block, lo, hi, start=start, nominal_time=begin, nominal_end=stop, sweeps_ended=ended)
-        if self._operations:
-            fields = {name: batch[name] for name in batch.fields}
-            batch.replace(operations.apply(self._operations, fields, self.seed, batch.times))
-        self._time = stop
+        with self._reader.lock:
+            if self._closed:
+                raise ValueError("this source is closed: open a new one and restore its state")
+            begin = self._time
+            stop = max(begin, min(begin + minibatch_size, self._end))
+            start, length = begin, stop - begin
+            if not whole:
+                offset, length = timeline.part(length, num_data_partitions, partition_index)
+                start += offset
+            block, lo, hi = self._reader.read(start, length, minibatch_size)
+            ended = stop // self._rows - begin // self._rows
+            batch = Batch(block, lo, hi, start=start, nominal_time=begin, nominal_end=stop, sweeps_ended=ended)
+            if self._operations:
+                self._apply_to(batch)
+            self._time = stop
         return batch
+
+    def _apply_to(self, batch: Batch) -> None:
+        fields = {name: batch[name] for name in batch.fields}
+        try:
+            batch.replace(operations.apply(self._operations, fields, self.seed, batch.times))
+            self._time = batch.nominal_end
+        except BaseException:
+            self._reader.forget()  # a transform may have written into the block before it failed
+            raise
 
     def minibatches(
         self, minibatch_size: int, num_data_partitions: int = 1, partition_index: int = 0
@@ -127,8 +146,10 @@ class MinibatchSource:
 
     def seek(self, nominal_time: int) -> None:
         """Go to any nominal time, in O(1); beyond the end of the axis minibatches are empty."""
-        self._time = checked_integer(nominal_time, "nominal_time", least=0)
-        self._reader.forget()
+        time = checked_integer(nominal_time, "nominal_time", least=0)
+        with self._reader.lock:
+            self._reader.forget()
+            self._time = time
 
     def at(self, nominal_time: int, count: int = 1) -> NDArray[np.int64]:
         """The rows that stand at `count` nominal times from `nominal_time` on: int64 (count,). Moves nothing.
@@ -192,8 +213,9 @@ class MinibatchSource:
 
     def close(self) -> None:
         """Stop reading ahead. Minibatches already given stay valid."""
-        self._closed = True
-        self._reader.close()
+        with self._reader.lock:
+            self._closed = True
+            self._reader.close()
 
     def __enter__(self) -> "MinibatchSource":
         return self
@@ -203,5 +225,15 @@ class MinibatchSource:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reopened, (os.path.abspath(self.dataset.folder), self._arguments, self.get_checkpoint_state())
+
     def __repr__(self) -> str:
         return f"MinibatchSource({str(self.dataset.folder)!r}, seed={self.seed}, nominal_time={self._time})"
+
+
+def reopened(folder: str, arguments: Mapping[str, Any], state: Mapping[str, Any]) -> MinibatchSource:
+    """A source like the one that was copied or pickled, at the same nominal time; of the same data, or an error."""
+    source = MinibatchSource(folder, **arguments)
+    source.restore_from_checkpoint(state)
+    return source

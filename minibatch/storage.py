@@ -1,6 +1,7 @@
 """Where bytes lie: files, mapped into memory when first needed. (Object stores come behind the same two functions.)"""
 
 import os
+import stat
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,16 +31,28 @@ def map_file(path: Path, expected_bytes: int) -> pa.Buffer:
 def check_size(path: Path, expected_bytes: int) -> None:
     """Raise `DamagedDatasetError` unless `path` is a file of `expected_bytes` bytes."""
     try:
-        size = os.stat(path).st_size
+        status = os.stat(path)
     except OSError as error:
         raise DamagedDatasetError(
             f"{path.name} is missing from {path.parent} ({error.strerror}); the manifest lists it"
         ) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise DamagedDatasetError(f"{path.name} in {path.parent} is not a file; the manifest lists it as one")
+    size = status.st_size
     if size != expected_bytes:
         raise DamagedDatasetError(
             f"{path.name} in {path.parent} has {size:,} bytes, {MANIFEST} says {expected_bytes:,}: it was truncated or "
             f"replaced; run `minibatch check {path.parent}`"
         )
+
+
+def file_identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when another file takes the place of this one, or its bytes do; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def sync_file(path: Path) -> None:

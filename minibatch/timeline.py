@@ -98,6 +98,19 @@ class Stretch:
             return run * self.length + within
         return None
 
+    def intervals(self, start: int, length: int, stride: int) -> int:
+        """How many of the intervals of `length` from `start` on, one every `stride`, lie in this block one after
+        another.
+
+        >>> Stretch(start=4, length=8, stride=8, count=1).intervals(6, 2, 2)
+        3
+        """
+        if self.find(start, length) is None:
+            return 0
+        if self.count == 1:
+            return (self.start + self.length - length - start) // stride + 1
+        return self.count - (start - self.start) // self.stride if stride == self.stride else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Holes:
@@ -134,6 +147,13 @@ class SkipRows:
     """
 
     rows: Iterable[int]
+
+    def __post_init__(self) -> None:
+        try:
+            rows = tuple(self.rows)  # an iterator would be empty the second time, and then nothing be skipped
+        except TypeError:
+            raise TypeError(f"SkipRows takes the ids of rows, such as SkipRows([3, 17]), got {self.rows!r}") from None
+        object.__setattr__(self, "rows", rows)
 
 
 def holes_of(skip: Iterable[Any], rows: int | None = None) -> Holes:

@@ -6,6 +6,7 @@ sample). So augmentation does not depend on minibatch size, partitions, threads 
 treats each sample by itself. It may write into the arrays it is given.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -32,8 +33,12 @@ class HorizontalFlip:
     field: str = "image"
     probability: float = 0.5
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"HorizontalFlip(probability=…) must be in 0 … 1, got {self.probability!r}")
+
     def __call__(self, fields: Fields, draws: Draws) -> Fields:
-        images = fields[self.field]
+        images = named(self.field, fields)
         if images.ndim < 3:
             raise SchemaError(
                 f"HorizontalFlip: field {self.field!r} has shape {images.shape}, expected (n, height, width, …)"
@@ -57,12 +62,23 @@ class GaussianNoise:
     field: str
     sigma: float
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.sigma < math.inf:
+            raise ValueError(f"GaussianNoise(sigma=…) must be finite and at least 0, got {self.sigma!r}")
+
     def __call__(self, fields: Fields, draws: Draws) -> Fields:
-        values = fields[self.field]
+        values = named(self.field, fields)
         if values.dtype.kind != "f":
             raise SchemaError(f"GaussianNoise: field {self.field!r} has dtype {values.dtype}, expected floating point")
         noise = draws.normal(values.shape[1:]) * self.sigma
         return {**fields, self.field: (values + noise).astype(values.dtype)}
+
+
+def named(field: str, fields: Fields) -> NDArray[Any]:
+    """The array of `field`, or the error that says which fields there are."""
+    if field not in fields:
+        raise SchemaError(f"there is no field {field!r}: the minibatch has {list(fields)}")
+    return fields[field]
 
 
 def name_operations(transforms: Iterable[Transform]) -> list[tuple[str, Transform]]:
@@ -71,7 +87,9 @@ def name_operations(transforms: Iterable[Transform]) -> list[tuple[str, Transfor
     >>> [name for name, _ in name_operations([HorizontalFlip(), HorizontalFlip()])]
     ['HorizontalFlip', 'HorizontalFlip.1']
     """
-    named: list[tuple[str, Transform]] = []
+    if callable(transforms):
+        raise TypeError(f"transforms must be a sequence of transforms, got one alone: write [{transforms!r}]")
+    operations: list[tuple[str, Transform]] = []
     seen: dict[str, int] = {}
     for transform in transforms:
         if not callable(transform):
@@ -79,14 +97,19 @@ def name_operations(transforms: Iterable[Transform]) -> list[tuple[str, Transfor
         name = getattr(transform, "__name__", None) or type(transform).__name__
         again = seen.get(name, 0)
         seen[name] = again + 1
-        named.append((f"{name}.{again}" if again else name, transform))
-    return named
+        operations.append((f"{name}.{again}" if again else name, transform))
+    return operations
 
 
 def apply(operations: list[tuple[str, Transform]], fields: Fields, seed: int, times: NDArray[np.int64]) -> Fields:
     """`fields` after all operations, in order; what they return must still have one row per sample."""
+    first = int(times[0]) if len(times) else None
     for name, transform in operations:
-        fields = transform(fields, Draws(seed, name, times))
+        try:
+            fields = transform(fields, Draws(seed, name, times))
+        except Exception as error:
+            error.add_note(f"raised in transform {name}, for {len(times)} samples from nominal time {first}")
+            raise
         if not isinstance(fields, dict):
             raise TypeError(f"transform {name} returned {type(fields).__name__}, expected the dict of fields")
         for field, values in fields.items():

@@ -1,12 +1,14 @@
 """Rows → shards and manifest, so that a folder is a data set or says that it is not one.
 
 Shards are written under a temporary name, synced and renamed; the manifest comes last. A writer killed at any moment
-leaves a folder without a manifest, which `Dataset.open` calls unfinished and the next writer clears.
+leaves a folder without a manifest, which `Dataset.open` calls unfinished and the next writer clears. What a writer left
+is known by its lock file, which comes first and goes last: what lies there without one is somebody else's.
 """
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-from minibatch.columns import as_arrow
+from minibatch.columns import ARROW_METADATA, BYTES, as_arrow, element_type
 from minibatch.errors import DatasetError, SchemaError, WriterBusyError
-from minibatch.manifest import Fingerprint, Manifest, Shard, fields_of, write_manifest
+from minibatch.manifest import Fingerprint, Manifest, Shard, fields_of, pack_chunks, write_manifest
 from minibatch.storage import LOCK, MANIFEST, sync_file, sync_folder
 from minibatch.timeline import checked_integer
 
@@ -27,6 +29,7 @@ except ImportError:  # Windows has no flock; there the lock file alone says that
 
 CHUNK_BYTES = 8 << 20
 SHARD_BYTES = 512 << 20
+FORMAT_MARK = b'"minibatch"'  # in every manifest of ours; other programs have files of that name too
 OURS = re.compile(r"shard-\d{5,}\.arrow(\.partial)?|manifest\.json\.partial|\.writing")
 
 
@@ -38,10 +41,15 @@ class DatasetWriter:
     fields metadata, such as `{"label": {"classes": '["cat", "dog"]'}}`; `source` says what the data were made from. A
     complete data set in `out` is replaced only with `overwrite=True`.
 
+    The bytes on disk do not depend on how the rows are cut into calls of `write`. One exception: without `chunk_rows`
+    (or `shard_rows`), texts and bytes count at their average length in the first call that has rows.
+
     Raises `WriterBusyError` while another process writes there, `DatasetError` where the folder holds other things,
-    `SchemaError` for fields that do not fit. Leaving the block by an exception leaves the folder unfinished.
+    `SchemaError` for fields that do not fit, `OSError` where nothing can be written. Leaving the block by an exception
+    leaves the folder unfinished.
 
     >>> import tempfile
+    >>> import numpy as np
     >>> from minibatch import Dataset
     >>> folder = tempfile.mkdtemp()
     >>> with DatasetWriter(folder, chunk_rows=4) as writer:
@@ -62,9 +70,11 @@ class DatasetWriter:
     ) -> None:
         self.folder = Path(out)
         self.rows = 0
+        if source is not None and not isinstance(source, str):
+            raise TypeError(f"source must be a string or None, got {source!r}")
         self._chunk_rows = None if chunk_rows is None else checked_integer(chunk_rows, "chunk_rows", least=1)
         self._shard_rows = None if shard_rows is None else checked_integer(shard_rows, "shard_rows", least=1)
-        self._metadata = {name: dict(values) for name, values in (metadata or {}).items()}
+        self._metadata = checked_metadata(metadata or {})
         self._source = source
         self._schema: pa.Schema | None = None
         self._pending: list[list[pa.Array]] = []  # pieces of the chunk being filled: one list of columns per write
@@ -73,6 +83,7 @@ class DatasetWriter:
         self._sink: Any = None
         self._file: Any = None
         self._chunks: list[int] = []
+        self._shard_filled = 0
         self._lock = take_folder(self.folder, overwrite)
 
     def __enter__(self) -> "DatasetWriter":
@@ -89,32 +100,34 @@ class DatasetWriter:
     def write(self, fields: Mapping[str, Any]) -> None:
         """Append rows: each field an array (n, …), a list of n arrays of one shape, or n texts or bytes.
 
-        The first call sets names, types and shapes. Rows of one call may span chunks and shards. Values are copied
-        unless they fill whole chunks, so the arrays may be changed as soon as the call returns.
+        The first call sets names, types and shapes. Rows of one call may span chunks and shards. Values are copied:
+        the arrays may be changed as soon as the call returns. A call that is refused for its fields adds nothing, and
+        the next one may do better; after any other failure, such as a full disk, the writer is closed.
         """
         if self._lock is None:
             raise ValueError(f"the writer of {self.folder} is closed")
+        if not isinstance(fields, Mapping) or not all(isinstance(name, str) for name in fields):
+            raise TypeError(f"write() expects fields by name, {{name: array, …}}, got {fields!r:.60}")
         if not fields:
             raise SchemaError("write() got no fields: expected {name: array, …}")
-        columns = {str(name): as_arrow(values, str(name)) for name, values in fields.items()}
+        columns = {name: as_arrow(values, name) for name, values in fields.items()}
         self._check(columns)
         rows = len(next(iter(columns.values())))
-        chunk_rows, shard_rows = self._sizes(list(columns.values()), rows)
+        if not rows:
+            return  # the types are noted, if there are any
         ordered = [columns[name] for name in self._expected().names]
+        chunk_rows, shard_rows = self._sizes(ordered, rows)
         start = 0
-        while start < rows:
-            room = min(chunk_rows - self._pending_rows, shard_rows - sum(self._chunks) - self._pending_rows)
-            count = min(room, rows - start)
-            piece = [column.slice(start, count) for column in ordered]
-            if count == room and not self._pending:
-                self._write_chunk(piece)
-            else:
-                self._pending.append([own(column) for column in piece] if count < room else piece)
+        with self._or_unfinished():
+            while start < rows:
+                room = min(chunk_rows, shard_rows - self._shard_filled) - self._pending_rows
+                count = min(room, rows - start)
+                self._pending.append([own(column.slice(start, count)) for column in ordered])
                 self._pending_rows += count
                 if count == room:
                     self._flush()
-            start += count
-        self.rows += rows
+                start += count
+            self.rows += rows
 
     def close(self) -> None:
         """Write what is left and the manifest; the folder is a complete data set from then on."""
@@ -122,11 +135,12 @@ class DatasetWriter:
             return
         if self._schema is None:
             self.abandon()
-            raise DatasetError(f"nothing was written to {self.folder}: write() was never called")
-        try:
+            raise DatasetError(
+                f"nothing was written to {self.folder}: no write() had a row, or arrays that tell a type"
+            )
+        with self._or_unfinished():
             self._flush()
             self._end_shard()
-            fingerprint = self._fingerprint.hexdigest()
             from minibatch import __version__
 
             manifest = Manifest(
@@ -134,14 +148,11 @@ class DatasetWriter:
                 rows=self.rows,
                 chunk_rows=self._chunk_rows or 1,
                 shards=tuple(self._shards),
-                fingerprint=fingerprint,
+                fingerprint=self._fingerprint.hexdigest(),
                 created_by=f"minibatch {__version__}",
                 source=self._source,
             )
             write_manifest(self.folder, manifest)
-        except BaseException:
-            self.abandon()
-            raise
         release_folder(self.folder, self._lock, finished=True)
         self._lock = None
 
@@ -149,15 +160,29 @@ class DatasetWriter:
         """Stop without a manifest: the folder stays unfinished and says so."""
         if self._lock is None:
             return
-        try:
-            if self._file is not None:
-                self._file.close()
-                self._sink.close()
-        except (OSError, pa.ArrowException):
-            pass  # the disk may be full: the folder is unfinished either way
-        self._file = None
+        for open_file in (self._file, self._sink):
+            if open_file is not None:
+                with suppress(OSError, pa.ArrowException):  # the disk may be full: the folder is unfinished either way
+                    open_file.close()
+        self._file = self._sink = None
         release_folder(self.folder, self._lock, finished=False)
         self._lock = None
+
+    @contextmanager
+    def _or_unfinished(self) -> Iterator[None]:
+        """Let nothing follow a failure in the block: what has reached the disk by then is not known."""
+        try:
+            yield
+        except BaseException as error:
+            self.abandon()
+            if isinstance(error, OSError):
+                raise told(error, self.folder, f"the data set is left unfinished after row {self.rows}") from error
+            if isinstance(error, pa.ArrowException):
+                raise DatasetError(
+                    f"{self.folder}, after row {self.rows}: {error}; if a chunk has over 2 GiB of text or bytes, set a "
+                    f"smaller chunk_rows"
+                ) from error
+            raise
 
     def _expected(self) -> pa.Schema:
         if self._schema is None:
@@ -169,43 +194,53 @@ class DatasetWriter:
         lengths = {name: len(column) for name, column in columns.items()}
         if len(set(lengths.values())) > 1:
             raise SchemaError(f"the fields of one write must have equally many rows, got {lengths}")
+        untyped = {name for name, column in columns.items() if pa.types.is_null(column.type)}  # empty lists
         if self._schema is None:
             unknown = set(self._metadata) - set(columns)
             if unknown:
                 raise SchemaError(f"metadata for {sorted(unknown)}, but the fields are {sorted(columns)}")
-            self._schema = pa.schema(
-                [pa.field(name, column.type, False, self._metadata.get(name)) for name, column in columns.items()]
-            )
-            self._fingerprint = Fingerprint(fields_of(self._schema))
+            if untyped:
+                return
+            try:
+                schema = pa.schema(
+                    [pa.field(name, column.type, False, self._metadata.get(name)) for name, column in columns.items()]
+                )
+            except UnicodeEncodeError as error:
+                raise SchemaError(f"names and metadata of fields are stored as UTF-8: {error}") from None
+            self._fingerprint = Fingerprint(fields_of(schema))
+            self._schema = schema
             return
         if set(columns) != set(self._schema.names):
-            raise SchemaError(f"expected the fields {self._schema.names} of the first write, got {list(columns)}")
+            raise SchemaError(
+                f"expected the fields {self._schema.names} of the first write, got {list(columns)} (row {self.rows})"
+            )
         for name, column in columns.items():
             first = self._schema.field(name).type
-            if column.type != first:
+            if column.type != first and name not in untyped:
                 raise SchemaError(
                     f"field {name!r} was {first} in the first write and is {column.type} now (row {self.rows})"
                 )
 
     def _sizes(self, columns: list[pa.Array], rows: int) -> tuple[int, int]:
-        """Rows of a chunk and of a shard; those not given are set from the bytes of the first rows written."""
-        if self._chunk_rows is None:
-            if not rows:
-                return 1, 1
-            row_bytes = max(1, sum(column.nbytes for column in columns) // rows)
-            self._chunk_rows = max(1, CHUNK_BYTES // row_bytes)
-            if self._shard_rows is not None:
-                self._chunk_rows = min(self._chunk_rows, self._shard_rows)
-        if self._shard_rows is None:
-            if not rows:
-                return self._chunk_rows, self._chunk_rows
-            row_bytes = max(1, sum(column.nbytes for column in columns) // rows)
-            self._shard_rows = max(1, SHARD_BYTES // row_bytes // self._chunk_rows) * self._chunk_rows
+        """Rows of a chunk and of a shard; those not given are set by the bytes of a row, of the first rows written."""
+        if self._chunk_rows is None or self._shard_rows is None:
+            bits = 0
+            for field, column in zip(self._fingerprint.fields, columns, strict=True):
+                varying = field.layout == BYTES
+                bits += 8 * column.nbytes // rows if varying else field.row_size * element_type(column.type).bit_width
+            row_bytes = max(1, bits // 8)
+            if self._chunk_rows is None:
+                self._chunk_rows = max(1, CHUNK_BYTES // row_bytes)
+                if self._shard_rows is not None:
+                    self._chunk_rows = min(self._chunk_rows, self._shard_rows)
+            if self._shard_rows is None:
+                self._shard_rows = max(1, SHARD_BYTES // row_bytes // self._chunk_rows) * self._chunk_rows
         return self._chunk_rows, self._shard_rows
 
     def _flush(self) -> None:
         if self._pending:
-            self._write_chunk([pa.concat_arrays(list(pieces)) for pieces in zip(*self._pending, strict=True)])
+            columns = zip(*self._pending, strict=True)
+            self._write_chunk([pa.concat_arrays(pieces) if len(pieces) > 1 else pieces[0] for pieces in columns])
             self._pending, self._pending_rows = [], 0
 
     def _write_chunk(self, columns: list[pa.Array]) -> None:
@@ -217,7 +252,8 @@ class DatasetWriter:
         self._fingerprint.update(columns)
         self._file.write_batch(pa.record_batch(columns, schema=schema))
         self._chunks.append(len(columns[0]))
-        if sum(self._chunks) == self._shard_rows:
+        self._shard_filled += len(columns[0])
+        if self._shard_filled == self._shard_rows:
             self._end_shard()
 
     def _end_shard(self) -> None:
@@ -225,7 +261,7 @@ class DatasetWriter:
             return
         self._file.close()
         self._sink.close()
-        self._file = None
+        self._file = self._sink = None
         sync_file(self._partial)
         final = self._partial.with_suffix("")
         with pa.memory_map(str(self._partial)) as mapped:
@@ -235,45 +271,111 @@ class DatasetWriter:
         os.replace(self._partial, final)
         sync_folder(self.folder)
         self._shards.append(
-            Shard(file=final.name, rows=sum(self._chunks), bytes=size, digest=digest, chunks=tuple(self._chunks))
+            Shard(file=final.name, rows=self._shard_filled, bytes=size, digest=digest, runs=pack_chunks(self._chunks))
         )
-        self._chunks = []
+        self._chunks, self._shard_filled = [], 0
 
 
 def own(column: pa.Array) -> pa.Array:
-    """A copy of `column` that shares no memory with the caller's arrays."""
+    """A copy of `column` that shares no memory with the caller's arrays, and has nothing of the rows around a slice.
+
+    Arrow writes buffers in multiples of 8 bytes: from a slice, the rows behind it would get into the file's padding.
+    """
     return pa.concat_arrays([column, column.slice(0, 0)])
+
+
+def checked_metadata(metadata: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    """A copy of the fields' metadata; raises unless it has strings by name by field."""
+    checked = {}
+    for name, values in metadata.items():
+        entries = dict(values) if isinstance(values, Mapping) else None
+        if entries is None or not all(isinstance(part, str) for entry in entries.items() for part in entry):
+            raise TypeError(f"metadata of field {name!r} must be strings by name, got {values!r:.60}")
+        reserved = [key for key in entries if key.startswith(ARROW_METADATA)]
+        if reserved:
+            raise SchemaError(f"metadata of field {name!r}: names such as {reserved[0]!r} belong to Arrow itself")
+        checked[name] = entries
+    return checked
 
 
 def take_folder(folder: Path, overwrite: bool) -> Any:
     """Make `folder` ours and empty, and return the lock that keeps others out."""
     if folder.exists() and not folder.is_dir():
         raise DatasetError(f"{folder} is a file; expected a folder to write a data set into")
-    folder.mkdir(parents=True, exist_ok=True)
-    others = sorted(p.name for p in folder.iterdir() if p.name != MANIFEST and not OURS.fullmatch(p.name))
-    if others:
-        raise DatasetError(f"{folder} holds other things ({', '.join(others[:3])} …): choose an empty or a new folder")
-    lock = open(folder / LOCK, "w")  # noqa: SIM115  (held until the writer closes)
-    if fcntl is not None:
+    lock = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        others = foreign_files(folder)
+        if others:
+            shown = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+            raise DatasetError(f"{folder} holds other things ({shown}): choose an empty or a new folder")
+        lock = take_lock(folder)
+        if (folder / MANIFEST).exists():
+            if not overwrite:
+                (folder / LOCK).unlink()
+                raise DatasetError(
+                    f"{folder} already holds a complete data set: choose another folder, or pass overwrite=True"
+                )
+            (folder / MANIFEST).unlink()  # first: from here on the folder is unfinished
+            sync_folder(folder)
+        for leftover in folder.iterdir():
+            if OURS.fullmatch(leftover.name) and leftover.name != LOCK:
+                leftover.unlink()
+    except BaseException as error:
+        if lock is not None:
+            lock.close()
+        if isinstance(error, OSError):
+            raise told(error, folder, "cannot write a data set here") from error
+        raise
+    return lock
+
+
+def told(error: OSError, folder: Path, what: str) -> OSError:
+    """The error of the same kind (and class: Python chooses it by the number) that names the folder and says `what`."""
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return OSError(error.errno, f"{what} ({why})", str(folder))
+
+
+def foreign_files(folder: Path) -> list[str]:
+    """The names in `folder` that no writer of ours has left: all of them without a lock file or a manifest of ours."""
+    entries = sorted(folder.iterdir())
+    ours = has_our_mark(folder)
+    return [
+        path.name
+        for path in entries
+        if not (ours and (path.name == MANIFEST or OURS.fullmatch(path.name))) or path.is_symlink() or path.is_dir()
+    ]
+
+
+def has_our_mark(folder: Path) -> bool:
+    """Whether `folder` has a lock file or a manifest of ours; one of them is there while writers take turns."""
+    for _ in range(2):  # one writer may exchange lock for manifest, and the next manifest for lock, as we look
+        if (folder / LOCK).exists():
+            return True
+        with suppress(FileNotFoundError):
+            return FORMAT_MARK in (folder / MANIFEST).read_bytes()
+    return False
+
+
+def take_lock(folder: Path) -> Any:
+    """The lock on `folder`, or `WriterBusyError`."""
+    while True:
+        lock = open(folder / LOCK, "w")  # noqa: SIM115  (held until the writer closes)
+        if fcntl is None:
+            return lock
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / LOCK)):
+                return lock
+            lock.close()  # its holder removed it between our two calls, and somebody has made a new one
+        except BaseException as error:
             lock.close()
-            raise WriterBusyError(
-                f"another process is writing to {folder}: wait for it, or choose another folder"
-            ) from None
-    if (folder / MANIFEST).exists():
-        if not overwrite:
-            release_folder(folder, lock, finished=True)
-            raise DatasetError(
-                f"{folder} already holds a complete data set: choose another folder, or pass overwrite=True"
-            )
-        (folder / MANIFEST).unlink()  # first: from here on the folder is unfinished
-        sync_folder(folder)
-    for leftover in folder.iterdir():
-        if leftover.name != LOCK:
-            leftover.unlink()
-    return lock
+            if isinstance(error, BlockingIOError):
+                raise WriterBusyError(
+                    f"another process is writing to {folder}: wait for it, or choose another folder"
+                ) from None
+            if not isinstance(error, FileNotFoundError):  # removed likewise
+                raise
 
 
 def release_folder(folder: Path, lock: Any, *, finished: bool) -> None:

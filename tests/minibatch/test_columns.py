@@ -1,0 +1,424 @@
+"""`columns`: which types are supported, what may be written, and buffers that do not hold what they should."""
+
+import ctypes
+import datetime
+import decimal
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from minibatch.columns import as_arrow, column_buffers, field_of
+from minibatch.errors import DamagedDatasetError, SchemaError
+
+
+def tensor(kind, shape, **options):
+    return pa.fixed_shape_tensor(kind, shape, **options)
+
+
+def tensor_array(kind, shape, values):
+    storage = pa.FixedSizeListArray.from_arrays(pa.array(values, kind), int(np.prod(shape)))
+    return pa.ExtensionArray.from_storage(tensor(kind, shape), storage)
+
+
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+NUMBERS = [(getattr(pa, name)(), name) for name in INTEGERS]
+NUMBERS += [(pa.float16(), "float16"), (pa.float32(), "float32"), (pa.float64(), "float64"), (pa.bool_(), "bool")]
+NUMBERS += [(pa.date32(), "int32"), (pa.date64(), "int64"), (pa.time32("ms"), "int32"), (pa.time64("ns"), "int64")]
+NUMBERS += [(pa.timestamp("us", "Europe/Berlin"), "int64"), (pa.duration("s"), "int64")]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), NUMBERS, ids=str)
+def test_every_primitive_type_is_supported_alone_in_lists_and_in_tensors(kind, dtype):
+    for wrapped, shape in [
+        (kind, ()),
+        (pa.list_(kind, 3), (3,)),
+        (pa.list_(pa.list_(kind, 3), 2), (2, 3)),
+        (tensor(kind, [2, 3]), (2, 3)),
+        (pa.list_(tensor(kind, [3]), 0), (0, 3)),
+    ]:
+        field = field_of(pa.field("x", wrapped))
+        assert (field.dtype, field.shape) == (np.dtype(dtype), shape)
+        assert field.row_bytes == np.prod(shape, dtype=int) * np.dtype(dtype).itemsize
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.binary(), pa.large_binary()], ids=str)
+def test_text_and_bytes_are_objects(kind):
+    field = field_of(pa.field("x", kind))
+    assert (field.dtype, field.shape, field.row_bytes) == (np.dtype(object), (), 0)
+    assert field.is_text == ("string" in str(kind))
+
+
+def test_binary_of_fixed_size_is_a_vector_of_bytes():
+    assert field_of(pa.field("x", pa.binary(5))).shape == (5,)
+    assert field_of(pa.field("x", pa.list_(pa.binary(5), 2))).shape == (2, 5)
+    assert field_of(pa.field("x", pa.binary(5))).dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.null(),
+        pa.decimal128(5, 2),
+        pa.month_day_nano_interval(),
+        pa.dictionary(pa.int32(), pa.string()),
+        pa.list_(pa.int32()),
+        pa.large_list(pa.int32()),
+        pa.list_view(pa.int32()),
+        pa.list_(pa.string(), 2),
+        pa.struct([("a", pa.int32())]),
+        pa.map_(pa.string(), pa.int32()),
+        pa.string_view(),
+        pa.binary_view(),
+        pa.run_end_encoded(pa.int32(), pa.int32()),
+        pa.dense_union([pa.field("a", pa.int32())]),
+        pa.uuid(),
+        pa.bool8(),
+        pa.json_(),
+        tensor(pa.string(), [2]),
+        tensor(pa.list_(pa.float32(), 2), [3]),
+        tensor(pa.binary(3), [2]),
+        tensor(pa.float32(), [2, 3], permutation=[1, 0]),
+    ],
+    ids=str,
+)
+def test_a_type_that_is_no_array_is_refused_by_name(kind):
+    with pytest.raises(SchemaError, match=r"field 'the name'.*(convert it to|store it in row-major)"):
+        field_of(pa.field("the name", kind))
+
+
+def test_a_permutation_that_changes_nothing_is_fine():
+    assert field_of(pa.field("x", tensor(pa.float32(), [2, 3], permutation=[0, 1]))).shape == (2, 3)
+
+
+def test_metadata_that_are_not_text_are_refused():
+    with pytest.raises(SchemaError, match="field 'x': its metadata are not text"):
+        field_of(pa.field("x", pa.int8(), metadata={b"a": b"\xff"}))
+
+
+def test_the_size_of_a_row_does_not_wrap_around():
+    kind = pa.list_(pa.list_(pa.list_(pa.list_(pa.int8(), 2**16), 2**16), 2**16), 2**16)
+    assert field_of(pa.field("x", kind)).row_size == 2**64
+
+
+# --- what may be written ------------------------------------------------------------------------------------------
+
+dtypes = st.one_of(
+    arrays.boolean_dtypes(),
+    arrays.integer_dtypes(endianness="?"),
+    arrays.unsigned_integer_dtypes(endianness="?"),
+    arrays.floating_dtypes(endianness="?"),
+)
+
+
+@given(st.data(), dtypes, arrays.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=4))
+def test_any_array_becomes_a_column_of_the_same_values(data, dtype, shape):
+    array = data.draw(arrays.arrays(dtype, shape))
+    if data.draw(st.booleans()):
+        array = array[::-1]
+    if data.draw(st.booleans()):
+        array = np.asfortranarray(array)
+    column = as_arrow(array, "x")
+    assert (len(column), column.null_count) == (shape[0], 0)
+    values = column.storage if len(shape) > 1 else column
+    for _ in shape[1:2]:
+        values = values.flatten()
+    flat = values.to_numpy(zero_copy_only=False)
+    assert flat.dtype == dtype.newbyteorder("=")
+    assert flat.tobytes() == np.ascontiguousarray(array).astype(flat.dtype).tobytes()
+    assert field_of(pa.field("x", column.type)).shape == shape[1:]
+
+
+def test_numbers_are_not_copied():
+    array = np.arange(12.0).reshape(4, 3)
+    assert as_arrow(array, "x").storage.values.buffers()[1].address == array.ctypes.data
+
+
+@pytest.mark.parametrize("byte_order", "<>")
+@pytest.mark.parametrize(
+    "dtype", ["M8[D]", "M8[s]", "M8[ms]", "M8[us]", "M8[ns]", "m8[s]", "m8[ms]", "m8[us]", "m8[ns]"]
+)
+def test_times_of_every_unit_keep_it_in_the_schema(dtype, byte_order):
+    array = np.array([[-1, 0, 5]] * 2).astype(byte_order + dtype)
+    flat, matrix = as_arrow(array[0], "x"), as_arrow(array, "x")
+    assert flat.equals(pa.array(array[0].astype(dtype)))
+    assert matrix.storage.flatten().equals(pa.array(array.reshape(-1).astype(dtype)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "cast"),
+    [(f"M8{unit}", "datetime64") for unit in ("", "[Y]", "[W]", "[h]", "[ps]", "[25s]")]
+    + [(f"m8{unit}", "timedelta64") for unit in ("", "[D]", "[m]", "[10ms]")],
+)
+def test_times_of_other_units_are_refused_with_the_cast(dtype, cast):
+    with pytest.raises(SchemaError, match=rf"field 'x' has dtype {cast}.*expected the unit.*\.astype\('{cast}\[s\]'\)"):
+        as_arrow(np.zeros(3, dtype), "x")
+
+
+@pytest.mark.parametrize(
+    ("array", "row"),
+    [
+        (np.array(["2020-01-01", "NaT"], "M8[s]"), 1),
+        (np.array([["2020-01-01"] * 2, ["2020-01-01", "NaT"]], "M8[D]"), 1),
+        (np.array(["NaT", 5], "m8[ns]"), 0),
+        (np.array([0, 2**31 - 1, 2**31]).astype("M8[D]"), 2),
+        (np.array([0, -(2**31), -(2**31) - 1]).astype("M8[D]"), 2),
+    ],
+)
+def test_times_that_cannot_be_stored_are_refused_with_their_row(array, row):
+    with pytest.raises(SchemaError, match=f"field 'x': row {row} has np"):
+        as_arrow(array, "x")
+
+
+TEXTS = ["", "a", "ünï", "🦊", "nul\0inside\0"]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (TEXTS, pa.string()),
+        (np.array(TEXTS, object), pa.string()),
+        (np.array(["a", "bb"]), pa.string()),
+        (np.array([], "U3"), pa.string()),
+        ([np.str_("a"), "b"], pa.string()),
+        ((text for text in TEXTS), pa.string()),
+        ([text.encode() for text in TEXTS], pa.binary()),
+        ([bytearray(b"a"), memoryview(b"bc"), b""], pa.binary()),
+        (np.array([b"a", b"bb"]), pa.binary()),
+        (np.array([b"a", b""], object), pa.binary()),
+        ([1, 2.5], pa.float64()),
+        ([2**63, 2**64 - 1], pa.uint64()),
+        ([2**53, 0.5], pa.float64()),
+        ([np.float32(1), np.float32(2)], pa.float32()),
+        (range(3), pa.int64()),
+        ([np.array(3), np.array(4)], pa.int64()),
+        ([True, np.bool_(False)], pa.bool_()),
+        ([[1, 2], [3, 4]], tensor(pa.int64(), [2])),
+        ([np.ones((2, 3), np.float16)] * 2, tensor(pa.float16(), [2, 3])),
+        (np.ma.array([1, 2, 3]), pa.int64()),
+        ([np.datetime64("2020-01-01")], pa.date32()),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_lists_and_arrays_become_columns(values, kind):
+    assert as_arrow(values, "x").type == kind
+
+
+@pytest.mark.parametrize("values", [[], (), np.array([], object), iter([])], ids=str)
+def test_what_has_no_row_and_no_dtype_has_no_type(values):
+    assert as_arrow(values, "x").type == pa.null()
+
+
+def test_text_stays_as_it_is_to_the_last_nul():
+    assert as_arrow(TEXTS, "x").to_pylist() == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ("abc", "expected an array or a list with one row per sample, got 'abc'"),
+        (b"abc", "expected an array or a list"),
+        (5, "expected an array or a list with one row per sample, got 5"),
+        (None, "expected an array or a list with one row per sample, got None"),
+        ({1, 2}, "expected an array or a list"),
+        ({1: 2}, "expected an array or a list"),
+        (np.array(3), "expected an array with one row per sample, got the single value"),
+        ([1, "a"], "row 1 is str, row 0 is int"),
+        ([b"a", 1], "row 1 is int, row 0 is bytes"),
+        (["a", b"b"], "row 1 is bytes, row 0 is str"),
+        (np.array(["a", "b", b"c"], object), "row 2 is bytes, row 0 is str"),
+        (["a", ["b", "c"]], "row 1 is list, row 0 is str"),
+        ([1, None], "row 1 is None; missing values"),
+        ([None, "a"], "row 0 is None; missing values"),
+        (["a", "b", None], "row 2 is None; missing values"),
+        (np.array([None, 1.5], object), "row 0 is None; missing values"),
+        ([True, 2], "bools and other values in one list"),
+        ([0.5, np.bool_(True)], "bools and other values in one list"),
+        ([2**63, -1], "its integers fit no dtype together"),
+        ([0.5, 2**53 + 1], "row 1 is 9007199254740993, which a float64 like its neighbours would round"),
+        ([np.int64(2**53 + 1), np.float32(0.5)], "row 0 is 9007199254740993, which a float64"),
+        ([2**70, 1], "objects of type int, which fit no dtype"),
+        ([[1, 2], [3]], "row 1 has length 1, row 0 has 2"),
+        ([[1, 2], 3], "row 1 has length None, row 0 has 2"),
+        (
+            [np.zeros(2), np.zeros(2), np.zeros(3)],
+            r"row 2 is float64 of shape \(3,\), row 0 is float64 of shape \(2,\)",
+        ),
+        ([np.zeros((2, 1)), np.zeros((1, 2))], r"row 1 is float64 of shape \(1, 2\)"),
+        ([np.zeros(2, "i8"), np.zeros(2, "u8")], r"row 1 is uint64 of shape \(2,\), row 0 is int64"),
+        ([np.ma.array([1, 2]), np.ma.array([1, 2], mask=[0, 1])], "row 1 has masked values"),
+        (np.ma.array([[1, 2], [3, 4]], mask=[[0, 0], [1, 0]]), "row 1 is masked"),
+        (np.zeros(3, complex), "dtype complex128: expected bool, integers"),
+        (np.zeros(3, np.longdouble), "dtype float128|dtype longdouble"),
+        (np.zeros(3, "i4,f4"), "expected bool, integers"),
+        (np.zeros(3, "V4"), r"dtype \|V4"),
+        (np.array([["a"], ["b"]], object), r"one value per row, got shape \(2, 1\)"),
+        ([["a"], ["b"]], r"one value per row, got shape \(2, 1\)"),
+        (np.array([[1], [2, 3]], object), "objects of type list"),
+        ([decimal.Decimal(1)], "objects of type Decimal"),
+        ([datetime.date(2020, 1, 1)], "objects of type date"),
+        (["fine", "\ud800"], "row 1 cannot be stored as UTF-8"),
+    ],
+    ids=lambda value: str(value)[:40].replace("\ud800", "surrogate"),
+)
+def test_what_is_no_column_is_refused_with_field_and_row(values, message):
+    with pytest.raises(SchemaError, match=f"^field 'the name'.*{message}"):
+        as_arrow(values, "the name")
+
+
+def test_a_matrix_is_an_array_of_two_axes():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PendingDeprecationWarning)
+        matrix = np.matrix([[1, 2], [3, 4]])
+    assert as_arrow(matrix, "x").type == tensor(pa.int64(), [2])
+
+
+# --- the buffers of a chunk ---------------------------------------------------------------------------------------
+
+
+def buffers_of(column):
+    return column_buffers(column, field_of(pa.field("x", column.type)), "part, chunk 7")
+
+
+@dataclass
+class Claimed:
+    """What column_buffers asks an array for, with answers that no validated Arrow array would give."""
+
+    type: pa.DataType
+    rows: int
+    bytes: int | None = None
+    offset: int = 0
+    values: object = None
+    null_count: int = 0
+
+    def __len__(self):
+        return self.rows
+
+    def buffers(self):
+        return [None, None if self.bytes is None else pa.py_buffer(np.zeros(self.bytes, np.uint8))]
+
+
+@pytest.mark.parametrize(
+    ("column", "has", "needs"),
+    [
+        (Claimed(pa.int32(), 5, 19), 19, 20),
+        (Claimed(pa.int32(), 5, 20, offset=1), 20, 24),
+        (Claimed(pa.int32(), 5, None), 0, 20),
+        (Claimed(pa.int8(), 2**62, 20), 20, 2**62),
+        (Claimed(pa.bool_(), 9, 1), 1, 2),
+        (Claimed(pa.bool_(), 8, 1, offset=1), 1, 2),
+        (Claimed(pa.binary(3), 2, 5), 5, 6),
+        (Claimed(pa.list_(pa.int8(), 3), 2, values=Claimed(pa.int8(), 5, 5)), 5, 6),
+        (Claimed(pa.list_(pa.int8(), 3), 2, offset=2, values=Claimed(pa.int8(), 12, 12, offset=1)), 12, 13),
+        (Claimed(pa.list_(pa.int8(), 2**31 - 1), 2, values=Claimed(pa.int8(), 5, 5)), 5, 2**32 - 2),
+    ],
+    ids=str,
+)
+def test_a_buffer_too_short_for_its_rows_is_damage(column, has, needs):
+    field = field_of(pa.field("x", column.type))
+    message = f"part, chunk 7, field 'x': its buffer has {has} bytes, {column.rows} rows need {needs}"
+    with pytest.raises(DamagedDatasetError, match=message):
+        column_buffers(column, field, "part, chunk 7")
+
+
+def offsets_and_data(offsets, size, width):
+    """A text or binary column whose offsets are these; Arrow looks only at the first and the last."""
+    kind = pa.string() if width == 4 else pa.large_binary()
+    buffers = [None, pa.py_buffer(np.array(offsets, f"<i{width}")), pa.py_buffer(np.zeros(size, np.uint8))]
+    return pa.Array.from_buffers(kind, len(offsets) - 1, buffers)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("offsets", [[0, 3, 2, 5], [0, -1, 2, 5], [0, 99, 5, 5], [3, 2, 5, 5], [0, 5, 0, 5]])
+def test_offsets_that_leave_the_data_are_damage(offsets, width):
+    with pytest.raises(DamagedDatasetError, match="part, chunk 7, field 'x': its offsets do not ascend within its 5 b"):
+        buffers_of(offsets_and_data(offsets, 5, width))
+
+
+@dataclass
+class ClaimedText(Claimed):
+    """The same for text: `offsets` are what its buffer holds."""
+
+    offsets: tuple[int, ...] = ()
+
+    def buffers(self):
+        data = None if self.bytes is None else pa.py_buffer(np.zeros(self.bytes, np.uint8))
+        return [None, pa.py_buffer(np.array(self.offsets, "<i4")), data]
+
+
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (ClaimedText(pa.string(), 2, 5, offsets=(0, 2)), "its offsets need 12 bytes, there are 8"),
+        (ClaimedText(pa.string(), 2, 5, offsets=(0, 2, 3), offset=1), "its offsets need 16 bytes, there are 12"),
+        (ClaimedText(pa.string(), 2**62, 5, offsets=(0, 2, 3)), "its offsets need"),
+        (ClaimedText(pa.string(), 2, 5, offsets=(0, 2, 6)), "do not ascend within its 5 bytes"),
+        (ClaimedText(pa.string(), 2, 5, offsets=(-1, 2, 3)), "do not ascend"),
+        (ClaimedText(pa.string(), 2, None, offsets=(0, 0, 1)), "do not ascend within its 0 bytes"),
+    ],
+    ids=str,
+)
+def test_offsets_that_are_not_there_or_point_outside_are_damage(column, problem):
+    with pytest.raises(DamagedDatasetError, match=f"part, chunk 7, field 'x': .*{problem}"):
+        buffers_of(column)
+
+
+def test_offsets_of_nothing_but_empty_rows_are_fine():
+    assert buffers_of(ClaimedText(pa.string(), 2, None, offsets=(0, 0, 0))).offset_bytes == 4
+    assert buffers_of(pa.array([b"", b""], pa.large_binary())).offset_bytes == 8
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([1, None]),
+        pa.array([None, "a"]),
+        pa.FixedSizeListArray.from_arrays(pa.array([1, None, 3, 4]), 2),
+        pa.FixedSizeListArray.from_arrays(pa.array([1, 2, 3, 4]), 2, mask=pa.array([True, False])),
+        pa.FixedSizeListArray.from_arrays(tensor_array(pa.int8(), [2], [1, 2, None, 4]), 2),
+        pa.FixedSizeListArray.from_arrays(
+            pa.FixedSizeListArray.from_arrays(pa.array([1, 2, 3, 4]), 2, mask=pa.array([True, False])), 2
+        ),
+    ],
+    ids=lambda column: str(column.type),
+)
+def test_nulls_at_any_level_are_refused(column):
+    with pytest.raises(SchemaError, match=r"part, chunk 7, field 'x': 1 null"):
+        buffers_of(column)
+
+
+def test_nulls_outside_a_slice_do_not_matter():
+    assert buffers_of(pa.array([None, 1, 2]).slice(1)).data > 0
+
+
+def sliced_at_every_level():
+    flat = pa.array(np.arange(200, dtype=np.int16)).slice(3)
+    pairs = pa.FixedSizeListArray.from_arrays(flat.slice(0, 190), 2).slice(5)
+    squares = pa.FixedSizeListArray.from_arrays(pairs.slice(0, 81), 3).slice(2)
+    yield flat.slice(4, 7)
+    yield pairs.slice(1, 6)
+    yield squares.slice(3, 5)
+    yield pa.ExtensionArray.from_storage(tensor(pa.int16(), [2]), pairs).slice(2, 4)
+    yield pa.array([bytes([i, i + 1, i + 2]) for i in range(9)], pa.binary(3)).slice(2, 3)
+    bits = pa.array(np.arange(200) % 7 < 3).slice(5)
+    yield bits.slice(6, 20)
+    yield pa.FixedSizeListArray.from_arrays(bits.slice(0, 189), 3).slice(4, 10)
+
+
+@pytest.mark.parametrize("column", list(sliced_at_every_level()), ids=lambda column: str(column.type))
+def test_the_address_of_a_slice_is_that_of_its_first_row(column):
+    """Files have no slices in them; columns that come from elsewhere do."""
+    field = field_of(pa.field("x", column.type))
+    found = buffers_of(column)
+    wanted = np.array([list(row) if isinstance(row, bytes) else row for row in column.to_pylist()], field.dtype)
+    if field.layout == "bits":
+        memory = (ctypes.c_uint8 * ((found.first_bit + wanted.size + 7) // 8)).from_address(found.data)
+        got = np.unpackbits(np.frombuffer(memory, np.uint8), bitorder="little")[found.first_bit :][: wanted.size]
+    else:
+        got = np.frombuffer((ctypes.c_uint8 * wanted.nbytes).from_address(found.data), field.dtype)
+    assert np.array_equal(got.reshape(wanted.shape), wanted)

@@ -1,0 +1,244 @@
+"""`manifest`: the fingerprint is that of the content alone, and frozen: golden values and a plain twin."""
+
+import copy
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import xxhash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minibatch import Dataset, DatasetWriter
+from minibatch.check import check_dataset
+from minibatch.columns import as_arrow, field_of
+from minibatch.manifest import Fingerprint, fields_of
+from tests import datasets
+from tests.datasets import put
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "fingerprints.txt"
+
+
+def plain_fingerprint(fields, rows):
+    """The fingerprint from its description: fields as [name, type, shape, metadata, bytes of the values, lengths]."""
+    streams = [[xxhash.xxh3_128(part).hexdigest() for part in field[4:]] for field in fields]
+    document = {"fields": [field[:4] for field in fields], "rows": rows, "streams": streams}
+    return xxhash.xxh3_128(json.dumps(document, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def plain_field(name, values, metadata=None):
+    """The part of one field in it, from what was given to `write`."""
+    if isinstance(values, list):
+        encoded = [value.encode() if isinstance(value, str) else value for value in values]
+        kind = "text" if isinstance(values[0], str) else "bytes"
+        lengths = b"".join(struct.pack("<q", len(value)) for value in encoded)
+        return [name, kind, [], metadata or {}, b"".join(encoded), lengths]
+    kind = str(values.dtype)
+    if values.dtype.kind in "mM":
+        unit = np.datetime_data(values.dtype)[0]
+        kind = "date32" if unit == "D" else f"{'timestamp' if values.dtype.kind == 'M' else 'duration'}[{unit}]"
+    content = datasets.as_read(values)
+    return [
+        name,
+        kind,
+        list(values.shape[1:]),
+        metadata or {},
+        content.astype(content.dtype.newbyteorder("<")).tobytes(),
+        b"",
+    ]
+
+
+def cases():
+    """Small data sets by name: every type alone, all together, in other orders, with metadata, without rows."""
+    everything = datasets.every_type(11)
+    for name, values in everything.items():
+        yield f"eleven rows of {name}", {name: values}, {}
+    yield "eleven rows of every type", everything, {}
+    yield "eleven rows of every type, backwards", dict(reversed(everything.items())), {}
+    yield "one row of every type", datasets.every_type(1, first=5), {}
+    noted = {"text": {"language": "de", "ü": "☃"}, "int8": {"classes": '["cat", "dog"]'}}
+    yield "eleven rows of every type, with metadata", everything, noted
+    yield "no rows of a vector", {"x": np.zeros((0, 3), np.float32)}, {}
+
+
+CASES = {name: (fields, metadata) for name, fields, metadata in cases()}
+
+
+def golden():
+    lines = [line for line in GOLDEN.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.rsplit(" = ", 1) for line in lines)
+
+
+def test_the_golden_file_has_every_case():
+    assert list(golden()) == list(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_fingerprints_are_for_ever(name, tmp_path):
+    """Checkpoints hold fingerprints: golden values, and the plain twin of what the docstring says."""
+    fields, metadata = CASES[name]
+    rows = len(next(iter(fields.values())))
+    plain = plain_fingerprint([plain_field(key, values, metadata.get(key)) for key, values in fields.items()], rows)
+    assert Dataset.open(put(tmp_path / "d", fields, metadata=metadata)).fingerprint == plain == golden()[name]
+
+
+@given(data=st.data())
+def test_cutting_into_calls_chunks_and_shards_does_not_change_a_fingerprint(data, tmp_path_factory):
+    rows = data.draw(st.integers(1, 25))
+    fields = datasets.every_type(rows)
+    cuts = data.draw(st.lists(st.integers(0, rows), max_size=3).map(sorted))
+    chunk_rows, shard_rows = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 30))
+    got = Dataset.open(put(tmp_path_factory.mktemp("d") / "x", fields, chunk_rows, shard_rows, cuts))
+    assert got.fingerprint == plain_fingerprint([plain_field(*field) for field in fields.items()], rows)
+
+
+def test_names_of_files_and_folders_and_what_made_them_do_not_matter(tmp_path):
+    first = Dataset.open(put(tmp_path / "a", {"x": np.arange(5)}))
+    with DatasetWriter(tmp_path / "ü b", source="elsewhere") as writer:
+        writer.write({"x": np.arange(5)})
+    assert Dataset.open(tmp_path / "ü b").fingerprint == first.fingerprint
+    chunks = [[{"x": pa.array([0, 1])}], [{"x": pa.array([2, 3, 4])}]]
+    for number, names in enumerate(["{}.arrow", "ünï {}"]):
+        folder = datasets.write_foreign(tmp_path / str(number), chunks, names=names)
+        assert Dataset.open(folder).fingerprint == first.fingerprint
+
+
+FLAT = np.arange(24, dtype=np.uint8)
+TENSOR = pa.fixed_shape_tensor(pa.uint8(), [2, 3])
+BITS = np.arange(24) % 5 < 2
+
+
+def lists(values, *sizes):
+    for size in sizes:
+        values = pa.FixedSizeListArray.from_arrays(values, size)
+    return values
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        [
+            pa.ExtensionArray.from_storage(TENSOR, lists(pa.array(FLAT), 6)),
+            lists(pa.array(FLAT), 3, 2),
+            lists(pa.array([bytes(FLAT[i : i + 3]) for i in range(0, 24, 3)], pa.binary(3)), 2),
+            lists(pa.ExtensionArray.from_storage(pa.fixed_shape_tensor(pa.uint8(), [3]), lists(pa.array(FLAT), 3)), 2),
+            lists(pa.array(np.concatenate([FLAT, FLAT])), 3, 2).slice(4, 4),
+            lists(pa.array([255, 255, 255, *FLAT], pa.uint8()).slice(3), 3, 2),
+        ],
+        [
+            lists(pa.array(BITS), 6),
+            lists(pa.array([True, *BITS, True]).slice(1, 24), 6),
+            as_arrow(BITS.reshape(4, 6), "x"),
+        ],
+        [pa.array(["a", "", "ü"]), pa.array(["a", "", "ü"], pa.large_string()), pa.array(["x", "a", "", "ü"]).slice(1)],
+        [pa.array([b"a", b"", b"b"]), pa.array([b"a", b"", b"b"], pa.large_binary())],
+        [pa.array([b"ab", b"cd"], pa.binary(2)), as_arrow(np.frombuffer(b"abcd", np.uint8).reshape(2, 2), "x")],
+    ],
+    ids=["tensors", "bits", "text", "bytes", "fixed bytes"],
+)
+def test_how_values_are_stored_does_not_matter(same, tmp_path):
+    options = [None, pa.ipc.IpcWriteOptions(compression="zstd"), pa.ipc.IpcWriteOptions(compression="lz4")]
+    found = set()
+    for number, column in enumerate(same):
+        for option in options:
+            folder = tmp_path / f"{number} {options.index(option)}"
+            datasets.write_foreign(folder, [[{"x": column}]], options=option)
+            assert check_dataset(folder) == []
+            found.add(Dataset.open(folder).fingerprint)
+    assert len(found) == 1
+
+
+def fingerprint_of(fields, metadata=None):
+    columns = {name: as_arrow(values, name) for name, values in fields.items()}
+    schema = pa.schema(
+        [pa.field(name, column.type, False, (metadata or {}).get(name)) for name, column in columns.items()]
+    )
+    fingerprint = Fingerprint(fields_of(schema))
+    fingerprint.update(list(columns.values()))
+    return fingerprint.hexdigest()
+
+
+def test_every_value_matters_in_its_place():
+    """One element changed, or two unequal rows exchanged: every type, every row."""
+    rows = 6
+    fields = datasets.every_type(rows)
+    seen = {fingerprint_of(fields)}
+    changes = 0
+    for name, values in fields.items():
+        for row in range(rows):
+            changed = copy.deepcopy(values)
+            if isinstance(values, list):
+                changed[row] += "!" if isinstance(changed[row], str) else b"!"
+            elif changed[row].size == 0:
+                continue
+            else:
+                first = (row, *[0] * (values.ndim - 1))
+                changed[first] = ~changed[first] if values.dtype == bool else changed[first] + 1
+            seen.add(fingerprint_of({**fields, name: changed}))
+            changes += 1
+        swapped = [values[i] for i in (1, 0, 2, 3, 4, 5)]
+        swapped = swapped if isinstance(values, list) else np.array(swapped)
+        if not np.array_equal(datasets.as_read(swapped), datasets.as_read(values)):
+            seen.add(fingerprint_of({**fields, name: swapped}))
+            changes += 1
+    assert len(seen) == 1 + changes > 150
+
+
+def test_what_a_field_is_called_typed_shaped_and_noted_matters():
+    n = np.arange(12)
+    variants = [
+        ({"x": n}, {}),
+        ({"y": n}, {}),
+        ({"x": n, "y": n}, {}),
+        ({"x": n}, {"x": {"a": "b"}}),
+        ({"x": n}, {"x": {"a": "c"}}),
+        ({"x": n}, {"x": {"b": "b"}}),
+        ({"x": n.view(np.uint64)}, {}),
+        ({"x": n.view("M8[s]")}, {}),
+        ({"x": n.view("M8[ms]")}, {}),
+        ({"x": n.view("m8[s]")}, {}),
+        ({"x": n.reshape(12, 1)}, {}),
+        ({"x": n.reshape(6, 2)}, {}),
+        ({"x": n.reshape(2, 6)}, {}),
+        ({"x": n.reshape(2, 2, 3)}, {}),
+        ({"x": n.reshape(2, 3, 2)}, {}),
+        ({"x": np.zeros((3, 0))}, {}),
+        ({"x": np.zeros((4, 0))}, {}),
+        ({"x": np.array([0.0])}, {}),
+        ({"x": np.array([-0.0])}, {}),
+        ({"x": np.array([True])}, {}),
+        ({"x": np.array([1], np.uint8)}, {}),
+        ({"x": ["1"]}, {}),
+        ({"x": [b"1"]}, {}),
+        ({"x": ["ab", "c"]}, {}),
+        ({"x": ["a", "bc"]}, {}),
+        ({"x": ["abc", ""]}, {}),
+        ({"x": ["", "abc"]}, {}),
+        ({"x": ["abc"]}, {}),
+        ({"x": ["a"], "y": ["b"]}, {}),
+        ({"x": ["b"], "y": ["a"]}, {}),
+        ({"y": ["b"], "x": ["a"]}, {}),
+        ({"x": [""], "y": ["ab"]}, {}),
+    ]
+    assert len({fingerprint_of(*variant) for variant in variants}) == len(variants)
+
+
+def test_the_order_of_metadata_does_not_matter():
+    one, other = {"a": "1", "b": "2"}, {"b": "2", "a": "1"}
+    assert fingerprint_of({"x": [1]}, {"x": one}) == fingerprint_of({"x": [1]}, {"x": other})
+
+
+def test_the_names_of_types_in_fingerprints_are_ours():
+    kinds = [
+        pa.date64(),
+        pa.time32("ms"),
+        pa.time64("ns"),
+        pa.timestamp("us", "Europe/Berlin"),
+        pa.float16(),
+        pa.bool_(),
+    ]
+    names = ["date64", "time[ms]", "time[ns]", "timestamp[us, Europe/Berlin]", "float16", "bool"]
+    assert [field_of(pa.field("x", kind)).describe()[1] for kind in kinds] == names
