@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
+from minibatch.chunks import open_shard
 from minibatch.columns import Field, column_buffers
-from minibatch.dataset import open_shard
 from minibatch.errors import DatasetError
 from minibatch.manifest import Fingerprint, Manifest, Shard, fields_of, read_manifest
 from minibatch.storage import MANIFEST, map_file

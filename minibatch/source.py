@@ -14,7 +14,8 @@ from minibatch import transforms as operations
 from minibatch.batch import Batch
 from minibatch.dataset import Dataset
 from minibatch.errors import CheckpointError, DatasetError
-from minibatch.fetch import Fetcher, Pool
+from minibatch.fetch import Fetcher
+from minibatch.memory import Pool
 from minibatch.order import Window
 from minibatch.readahead import ReadAhead
 from minibatch.timeline import MAX_TIME, SkipRows, checked_integer

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import minibatch.readahead
-from minibatch import Dataset, DatasetWriter, MinibatchSource, errors, fetch
-from minibatch.fetch import POOLED_BYTES
+from minibatch import Dataset, DatasetWriter, MinibatchSource, errors, memory
+from minibatch.memory import POOLED_BYTES
 
 ROWS, WIDTH = 4000, 512  # 2 MiB
 
@@ -57,8 +57,8 @@ def calls_of(owner: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> list[Any
 
 @pytest.mark.parametrize("parts", [1, 3])
 def test_what_is_held_is_never_overwritten_while_memory_around_it_is_used_again(wide, parts, monkeypatch):
-    given_out = calls_of(fetch.Pool, "_root", monkeypatch)
-    made = calls_of(fetch, "anonymous", monkeypatch)
+    given_out = calls_of(memory.Pool, "_root", monkeypatch)
+    made = calls_of(memory, "anonymous", monkeypatch)
     random = np.random.default_rng(5)
     source = MinibatchSource(wide, seed=1)
     held: list[tuple[np.ndarray, np.ndarray]] = []

@@ -386,7 +386,7 @@ def test_a_chunk_with_other_rows_than_the_manifest_says_is_damage(tmp_path):
 
 def test_a_buffer_beyond_the_end_of_the_file_is_damage(folder):
     """Arrow itself looks at this too; it must not depend on that."""
-    from minibatch.dataset import inside
+    from minibatch.chunks import inside
 
     whole = pa.py_buffer(np.zeros(64, np.uint8))
     content = whole.slice(0, 32)

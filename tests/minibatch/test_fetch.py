@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibatch import Dataset, DatasetWriter, errors, fetch
-from minibatch.fetch import POOLED_BYTES, Block, Fetcher, Pool, fetch_rows, join
+from minibatch import Dataset, DatasetWriter, errors, memory
+from minibatch.fetch import Block, Fetcher, join
+from minibatch.gathering import gather_rows
+from minibatch.memory import POOLED_BYTES, Pool
 from minibatch.order import make_order
 from minibatch.timeline import Holes, SkipRows, Stretch, holes_of
 from tests.plain import order as plain
@@ -92,7 +94,7 @@ def test_a_region_outlives_its_pool():
 
 def test_a_dropped_pool_leaves_no_memory_behind_even_without_the_garbage_collector(monkeypatch):
     regions: list[weakref.ref[mmap.mmap]] = []
-    monkeypatch.setattr(fetch, "anonymous", lambda size: watched(mmap.mmap(-1, size), regions))
+    monkeypatch.setattr(memory, "anonymous", lambda size: watched(mmap.mmap(-1, size), regions))
     gc.disable()
     try:
         pool = Pool()
@@ -114,7 +116,7 @@ def test_few_regions_are_kept_whatever_the_sizes():
     for size in range(LARGE, 40 * LARGE, LARGE // 2):
         held = [pool.take(size) for _ in range(4)]
         del held
-    assert len(pool._free) <= fetch.KEPT_REGIONS
+    assert len(pool._free) <= memory.KEPT_REGIONS
     assert not pool._watched
 
 
@@ -181,7 +183,7 @@ def test_rows_of_every_layout_are_gathered_in_the_order_given(folder_of, chunk, 
     dataset = Dataset.open(folder_of(40, chunk, shard))
     for rows in ([3, 3, 39, 0, 12, 11], [], list(range(39, -1, -1))):
         wanted = np.array(rows, np.int64)
-        columns = fetch_rows(dataset, dataset.select(None), wanted)
+        columns = gather_rows(dataset.chunks, dataset.select(None), wanted)
         for name, expected in fields_of(wanted).items():
             values = columns[name].view(0, len(rows))
             assert (values.dtype, values.shape) == (expected.dtype, expected.shape)
@@ -190,7 +192,7 @@ def test_rows_of_every_layout_are_gathered_in_the_order_given(folder_of, chunk, 
 
 def test_fields_lie_apart_on_cache_lines(folder_of):
     dataset = Dataset.open(folder_of(1100, 64, 64))
-    columns = fetch_rows(dataset, dataset.select(["bit", "x", "image"]), np.zeros(100_001, np.int64), Pool())
+    columns = gather_rows(dataset.chunks, dataset.select(["bit", "x", "image"]), np.zeros(100_001, np.int64), Pool())
     starts = [address(column.values) for column in columns.values()]
     ends = [start + column.values.nbytes for start, column in zip(starts, columns.values(), strict=True)]
     assert all(start % 64 == 0 for start in starts)
@@ -202,7 +204,7 @@ def test_rows_that_do_not_exist_are_never_gathered(folder_of):
     dataset = Dataset.open(folder_of(40))
     for row in (-1, 40, 2**62, -(2**63)):
         with pytest.raises(IndexError, match=f"row {row} of"):
-            fetch_rows(dataset, dataset.select(None), np.array([1, row], np.int64))
+            gather_rows(dataset.chunks, dataset.select(None), np.array([1, row], np.int64))
 
 
 def test_text_that_is_no_text_is_a_clear_error(tmp_path):
@@ -211,7 +213,7 @@ def test_text_that_is_no_text_is_a_clear_error(tmp_path):
     (shard,) = (tmp_path / "data").glob("*.arrow")
     shard.write_bytes(shard.read_bytes().replace(b"house", b"\xff\xfeuse"))
     dataset = Dataset.open(tmp_path / "data")
-    columns = fetch_rows(dataset, dataset.select(None), np.arange(2))
+    columns = gather_rows(dataset.chunks, dataset.select(None), np.arange(2))
     assert columns["name"].view(0, 1).tolist() == ["tree"]
     with pytest.raises(errors.DamagedDatasetError, match="'name' has text that is not UTF-8"):
         columns["name"].view(0, 2)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import minibatch.dataset
+import minibatch.chunks
 import minibatch.readahead
 from minibatch import Dataset, DatasetWriter, MinibatchSource, SkipRows, Window, errors
 from minibatch.fetch import Fetcher
@@ -207,7 +207,7 @@ def test_a_child_forked_while_reading_ahead_reads_what_its_parent_would(folder, 
 @needs_fork
 def test_a_fork_while_the_thread_holds_the_lock_of_the_data_set_leaves_the_child_one_it_can_take(folder, monkeypatch):
     mapping = threading.Event()
-    open_shard = minibatch.dataset.open_shard
+    open_shard = minibatch.chunks.open_shard
 
     def slowly(*arguments: Any) -> Any:
         if threading.current_thread() is not threading.main_thread():
@@ -215,7 +215,7 @@ def test_a_fork_while_the_thread_holds_the_lock_of_the_data_set_leaves_the_child
             time.sleep(0.3)
         return open_shard(*arguments)
 
-    monkeypatch.setattr(minibatch.dataset, "open_shard", slowly)
+    monkeypatch.setattr(minibatch.chunks, "open_shard", slowly)
     source = MinibatchSource(folder, shuffle=None)
     read_on(source, np.arange(ROWS), 500, 2)
     assert mapping.wait(60)
