@@ -6,7 +6,6 @@ is known by its lock file, which comes first and goes last: what lies there with
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,21 +15,15 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from minibatch.claim import STAGED, STAGED_SUFFIX, clear, release_folder, replace_dataset, take_folder, told
 from minibatch.columns import ARROW_METADATA, BYTES, as_arrow, element_type
-from minibatch.errors import DatasetError, SchemaError, WriterBusyError
+from minibatch.errors import DatasetError, SchemaError
 from minibatch.manifest import Fingerprint, Manifest, Shard, fields_of, pack_chunks, write_manifest
-from minibatch.storage import LOCK, MANIFEST, sync_file, sync_folder
+from minibatch.storage import MANIFEST, sync_file, sync_folder
 from minibatch.timeline import checked_integer
-
-try:
-    import fcntl
-except ImportError:  # Windows has no flock; there the lock file alone says that somebody writes
-    fcntl = None  # type: ignore[assignment]
 
 CHUNK_BYTES = 8 << 20
 SHARD_BYTES = 512 << 20
-FORMAT_MARK = b'"minibatch"'  # in every manifest of ours; other programs have files of that name too
-OURS = re.compile(r"shard-\d{5,}\.arrow(\.partial)?|manifest\.json\.partial|\.writing")
 
 
 class DatasetWriter:
@@ -39,7 +32,7 @@ class DatasetWriter:
     `chunk_rows` is the number of rows of an Arrow record batch, the unit in which a windowed order moves data
     (default: about 8 MiB), `shard_rows` that of a file (default: about 512 MiB, whole chunks). `metadata` gives
     fields metadata, such as `{"label": {"classes": '["cat", "dog"]'}}`; `source` says what the data were made from. A
-    complete data set in `out` is replaced only with `overwrite=True`.
+    complete data set in `out` is replaced only with `overwrite=True`, and stays until the new one is complete.
 
     The bytes on disk do not depend on how the rows are cut into calls of `write`. One exception: without `chunk_rows`
     (or `shard_rows`), texts and bytes count at their average length in the first call that has rows.
@@ -85,6 +78,7 @@ class DatasetWriter:
         self._chunks: list[int] = []
         self._shard_filled = 0
         self._lock = take_folder(self.folder, overwrite)
+        self._replaces = (self.folder / MANIFEST).exists()
 
     def __enter__(self) -> "DatasetWriter":
         return self
@@ -152,12 +146,15 @@ class DatasetWriter:
                 created_by=f"minibatch {__version__}",
                 source=self._source,
             )
+            if self._replaces:
+                self._replaces = False  # from here on a failure leaves the folder unfinished
+                replace_dataset(self.folder, [shard.file for shard in self._shards])
             write_manifest(self.folder, manifest)
         release_folder(self.folder, self._lock, finished=True)
         self._lock = None
 
     def abandon(self) -> None:
-        """Stop without a manifest: the folder stays unfinished and says so."""
+        """Stop without a manifest: the folder stays unfinished and says so, or keeps the data set it had."""
         if self._lock is None:
             return
         for open_file in (self._file, self._sink):
@@ -165,7 +162,10 @@ class DatasetWriter:
                 with suppress(OSError, pa.ArrowException):  # the disk may be full: the folder is unfinished either way
                     open_file.close()
         self._file = self._sink = None
-        release_folder(self.folder, self._lock, finished=False)
+        if self._replaces:
+            with suppress(OSError):  # else the next writer does it
+                clear(self.folder, STAGED)
+        release_folder(self.folder, self._lock, finished=self._replaces)
         self._lock = None
 
     @contextmanager
@@ -264,11 +264,12 @@ class DatasetWriter:
         self._file = self._sink = None
         sync_file(self._partial)
         final = self._partial.with_suffix("")
+        place = final.with_name(final.name + STAGED_SUFFIX) if self._replaces else final
         with pa.memory_map(str(self._partial)) as mapped:
             content = mapped.read_buffer()
             digest, size = xxhash.xxh3_128_hexdigest(content), content.size
         del content
-        os.replace(self._partial, final)
+        os.replace(self._partial, place)
         sync_folder(self.folder)
         self._shards.append(
             Shard(file=final.name, rows=self._shard_filled, bytes=size, digest=digest, runs=pack_chunks(self._chunks))
@@ -296,90 +297,3 @@ def checked_metadata(metadata: Mapping[str, Mapping[str, str]]) -> dict[str, dic
             raise SchemaError(f"metadata of field {name!r}: names such as {reserved[0]!r} belong to Arrow itself")
         checked[name] = entries
     return checked
-
-
-def take_folder(folder: Path, overwrite: bool) -> Any:
-    """Make `folder` ours and empty, and return the lock that keeps others out."""
-    if folder.exists() and not folder.is_dir():
-        raise DatasetError(f"{folder} is a file; expected a folder to write a data set into")
-    lock = None
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        others = foreign_files(folder)
-        if others:
-            shown = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
-            raise DatasetError(f"{folder} holds other things ({shown}): choose an empty or a new folder")
-        lock = take_lock(folder)
-        if (folder / MANIFEST).exists():
-            if not overwrite:
-                (folder / LOCK).unlink()
-                raise DatasetError(
-                    f"{folder} already holds a complete data set: choose another folder, or pass overwrite=True"
-                )
-            (folder / MANIFEST).unlink()  # first: from here on the folder is unfinished
-            sync_folder(folder)
-        for leftover in folder.iterdir():
-            if OURS.fullmatch(leftover.name) and leftover.name != LOCK:
-                leftover.unlink()
-    except BaseException as error:
-        if lock is not None:
-            lock.close()
-        if isinstance(error, OSError):
-            raise told(error, folder, "cannot write a data set here") from error
-        raise
-    return lock
-
-
-def told(error: OSError, folder: Path, what: str) -> OSError:
-    """The error of the same kind (and class: Python chooses it by the number) that names the folder and says `what`."""
-    why = os.strerror(error.errno) if error.errno else str(error)
-    return OSError(error.errno, f"{what} ({why})", str(folder))
-
-
-def foreign_files(folder: Path) -> list[str]:
-    """The names in `folder` that no writer of ours has left: all of them without a lock file or a manifest of ours."""
-    entries = sorted(folder.iterdir())
-    ours = has_our_mark(folder)
-    return [
-        path.name
-        for path in entries
-        if not (ours and (path.name == MANIFEST or OURS.fullmatch(path.name))) or path.is_symlink() or path.is_dir()
-    ]
-
-
-def has_our_mark(folder: Path) -> bool:
-    """Whether `folder` has a lock file or a manifest of ours; one of them is there while writers take turns."""
-    for _ in range(2):  # one writer may exchange lock for manifest, and the next manifest for lock, as we look
-        if (folder / LOCK).exists():
-            return True
-        with suppress(FileNotFoundError):
-            return FORMAT_MARK in (folder / MANIFEST).read_bytes()
-    return False
-
-
-def take_lock(folder: Path) -> Any:
-    """The lock on `folder`, or `WriterBusyError`."""
-    while True:
-        lock = open(folder / LOCK, "w")  # noqa: SIM115  (held until the writer closes)
-        if fcntl is None:
-            return lock
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / LOCK)):
-                return lock
-            lock.close()  # its holder removed it between our two calls, and somebody has made a new one
-        except BaseException as error:
-            lock.close()
-            if isinstance(error, BlockingIOError):
-                raise WriterBusyError(
-                    f"another process is writing to {folder}: wait for it, or choose another folder"
-                ) from None
-            if not isinstance(error, FileNotFoundError):  # removed likewise
-                raise
-
-
-def release_folder(folder: Path, lock: Any, *, finished: bool) -> None:
-    """Give up the lock; a finished folder keeps no trace of it."""
-    if finished:
-        (folder / LOCK).unlink(missing_ok=True)
-    lock.close()

@@ -43,6 +43,7 @@ LEVEL = {
     "order": 1,
     "memory": 1,
     "ragged": 1,
+    "claim": 2,
     "manifest": 2,
     "timeline": 2,
     "chunks": 3,

@@ -55,6 +55,7 @@ def walks(draw: st.DrawFn) -> list[tuple[Any, ...]]:
         st.tuples(st.just("read"), sizes, st.integers(1, 5), st.integers(0, 4), st.integers(1, 9), st.booleans()),
         st.tuples(st.just("read"), sizes, st.just(1), st.just(0), st.integers(1, 9), st.booleans()),
         st.tuples(st.just("seek"), time),
+        st.tuples(st.just("back"), st.integers(0, 30)),
         st.tuples(st.just("restore")),
         st.tuples(st.just("copy")),
     )
@@ -98,9 +99,10 @@ def test_whatever_a_caller_does_the_source_equals_its_twin(
                     if scribbles:
                         scribble(batch)
                     held += [(batch[name], batch[name].copy()) for name in batch.fields]
-            elif what == "seek":
-                source.seek(arguments[0])
-                twin.nominal_time = arguments[0]
+            elif what in ("seek", "back"):
+                time = arguments[0] if what == "seek" else max(0, twin.nominal_time - arguments[0])
+                source.seek(time)
+                twin.nominal_time = time
             elif what == "restore":
                 state = json.loads(json.dumps(source.get_checkpoint_state()))
                 source = opened()

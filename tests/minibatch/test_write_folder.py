@@ -116,13 +116,23 @@ def test_a_damaged_data_set_may_be_overwritten(tmp_path):
     assert check_dataset(folder) == []
 
 
-def test_while_it_is_overwritten_a_data_set_is_unfinished(tmp_path):
-    folder = put(tmp_path / "d", GOOD)
-    with DatasetWriter(folder, overwrite=True) as writer:
-        with pytest.raises(UnfinishedDatasetError):
-            Dataset.open(folder)
+def test_while_it_is_overwritten_a_data_set_stays_complete(tmp_path):
+    folder = put(tmp_path / "d", {"x": np.arange(8)}, 2, 4)
+    with DatasetWriter(folder, 1, 1, overwrite=True) as writer:
         writer.write(GOOD)
+        assert check_dataset(folder) == []
+        assert len(Dataset.open(folder)) == 8
+    assert check_dataset(folder) == []
     assert len(Dataset.open(folder)) == 3
+
+
+def test_an_overwriting_that_fails_leaves_the_old_data_set_and_nothing_else(tmp_path):
+    folder = put(tmp_path / "d", {"x": np.arange(8)}, 2, 4)
+    before = contents(folder)
+    writer = DatasetWriter(folder, 1, 1, overwrite=True)
+    writer.write(GOOD)
+    writer.abandon()
+    assert contents(folder) == before
 
 
 def test_a_reader_is_told_when_its_data_set_was_overwritten(tmp_path):

@@ -22,7 +22,7 @@ from tests.syntax import ROOT
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills and limits processes as POSIX systems do")
 
-WATCHED = tuple(str(ROOT / "minibatch" / name) for name in ("write.py", "storage.py", "manifest.py"))
+WATCHED = tuple(str(ROOT / "minibatch" / name) for name in ("write.py", "claim.py", "storage.py", "manifest.py"))
 OLD = {"x": np.arange(5) + 100}
 NEW = {"x": np.arange(9), "s": [f"row {i}" for i in range(9)]}
 
@@ -96,7 +96,7 @@ def assert_the_next_writer_clears_up(folder, finished):
 @posix
 @pytest.mark.parametrize(("overwrite", "step"), [(False, 1), (True, 3)])
 def test_killed_at_any_line_a_writer_leaves_a_complete_data_set_or_an_unfinished_folder(overwrite, step, tmp_path):
-    """SIGKILL before every line of `write`, `storage` and `manifest` that runs."""
+    """SIGKILL before every line of `write`, `claim`, `storage` and `manifest` that runs."""
     put(tmp_path / "old", OLD)
     call = f"from tests.minibatch.test_write_stopped import *; killed_at_every({str(tmp_path)!r}, {overwrite}, {step})"
     done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, capture_output=True, text=True, timeout=120)
