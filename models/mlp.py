@@ -57,13 +57,11 @@ class MLP(nn.Module):
             # On the meta device the constructor draws nothing from the global generator; `fill` below gives the values.
             layers.append(nn.Linear(fan_in, fan_out, device="meta").to_empty(device=torch.get_default_device()))
         self.layers = nn.Sequential(*layers)
+        self._last = len(layers) - 1
         initialisation.fill(self, init, seed=seed)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype of the weights, which `model.double()` and the like change."""
-        return next(self.parameters()).dtype
-
     def forward(self, features_nf: Tensor) -> Tensor:
-        logits_nc: Tensor = self.layers(features_nf.flatten(1).to(self.dtype))
+        last = self.layers[self._last]
+        assert isinstance(last, nn.Linear)
+        logits_nc: Tensor = self.layers(features_nf.flatten(1).to(last.weight.dtype))
         return logits_nc

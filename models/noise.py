@@ -10,8 +10,8 @@ The hash, modulo 2^64 and 2^32 (`tests/models/test_noise.py` has it in plain Pyt
     word     = mix64(stream + (time + 1) · GOLDEN)        the words that `minibatch.rng.bits(stream, time)` gives
     x        = low half of word  ^  premix(element)
     x        = (x ^ x >> 16) · A + high half of word
-    x        = (x ^ x >> 15) · B                          Wellons' lowbias32 constants; >> keeps the sign bit
-    keep     = x ≥ 2^32 · p - 2^31                        as signed numbers
+    x        = (x ^ x >> 15) · B                          Wellons' lowbias32, all but its last step
+    keep     = x ≥ 2^32 · p - 2^31                        as signed numbers, round(2^32 · p) if that fits
 """
 
 import math
@@ -53,7 +53,7 @@ def sample_words(streams: Sequence[int], times: Tensor) -> tuple[Tensor, Tensor]
     """Low and high halves of the word of each stream and sample: int32 (streams, n, 1) twice; times: int64 (n,)."""
     offsets = torch.tensor([[_signed(stream, 64)] for stream in streams], device=times.device)
     word = (times + 1) * _GOLDEN + offsets
-    # In place: these are tiny tensors, and each operation costs its launch. The masks make the shifts logical ones.
+    # In place: these are tiny tensors, and each operation costs its launch.
     word ^= (word >> 30) & ((1 << 34) - 1)
     word *= _MIX_1
     word ^= (word >> 27) & ((1 << 37) - 1)
@@ -67,21 +67,22 @@ def element_words(count: int, device: torch.device) -> Tensor:
     """The premixed index of every element of a sample: int32 (count,)."""
     word = torch.arange(1, count + 1, dtype=torch.int32, device=device)
     word *= _signed(GOLDEN >> 32, 32)
-    word ^= word >> 16
+    word ^= (word >> 16) & 0xFFFF
     word *= A
-    word ^= word >> 15
+    word ^= (word >> 15) & 0x1FFFF
     word *= _B
-    word ^= word >> 16
+    word ^= (word >> 16) & 0xFFFF
     return word
 
 
 def element_bits(low: Tensor, high: Tensor, elements: Tensor) -> Tensor:
     """Random words of every element: int32 (n, count) of low, high (n, 1), elements (count,); high bits are best."""
     word = low ^ elements
-    word ^= word >> 16
+    # torch shifts signed numbers only; without the masks the sign bit would be xored with itself, and lost.
+    word ^= (word >> 16) & 0xFFFF
     word *= A
     word += high
-    word ^= word >> 15
+    word ^= (word >> 15) & 0x1FFFF
     word *= _B
     return word
 
@@ -248,7 +249,7 @@ class GaussianNoise(KeyedNoise):
         if not self.training or self.sigma == 0.0:
             return x
         word = self.words(x, math.prod(x.shape[1:]))
-        word ^= word >> 16  # lets the low half depend on all bits; dropout reads the high bits only
+        word ^= (word >> 16) & 0xFFFF  # lowbias32's last step: dropout reads the high bits only
         table = _half_normal_table(x.device)
         noise = table[((word >> 16) & 0xFFFF).long()] + table[(word & 0xFFFF).long()]
         return x + (noise * self.sigma).to(x.dtype).view(x.shape)

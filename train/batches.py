@@ -13,47 +13,69 @@ from minibatch.batch import Batch
 Inputs = str | Sequence[str] | Callable[[nn.Module, "TensorBatch"], Any]
 
 
+class Samples:
+    """Samples from elsewhere, in the shape of a `Batch`: fields (n, …) that take n places of nominal time from `time`.
+
+    Raises ValueError if the fields have different numbers of samples.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], *, time: int) -> None:
+        counts = {name: len(values) for name, values in fields.items()}
+        if len(set(counts.values())) != 1:
+            raise ValueError(f"the fields of a minibatch need one number of samples, got {counts}")
+        self._values = fields
+        self.num_samples = next(iter(counts.values()))
+        self.fields = tuple(fields)
+        self.nominal_time, self.nominal_end = time, time + self.num_samples
+        self.times = np.arange(self.nominal_time, self.nominal_end, dtype=np.int64)
+        self.rows = np.full(self.num_samples, -1, dtype=np.int64)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+
 class TensorBatch(Mapping[str, Any]):
-    """The samples [start, stop) of a minibatch: `batch["label"]` is a tensor (n, …) on `device`.
+    """A minibatch, or a stretch of one: `batch["label"]` is a tensor (n, …) on `device` (None: the CPU).
 
     Numeric fields become tensors that share memory with the arrays on the CPU, so nothing may be written into them;
-    other fields (texts, bytes) stay NumPy arrays of objects. `rows` and `times` are int64 arrays (n,): the global row
-    and the nominal time of every sample.
+    other fields (texts, bytes) stay NumPy arrays of objects.
 
-    >>> fields = {"x": np.arange(4), "label": np.array([1, 0, 1, 0])}
-    >>> batch = TensorBatch(fields, rows=np.arange(4), times=np.arange(4))
+    >>> batch = TensorBatch(Samples({"x": np.arange(4), "label": np.array([1, 0, 1, 0])}, time=0))
     >>> batch.part(1, 3)["x"]
     tensor([1, 2])
     """
 
-    __slots__ = ("_fields", "_stretch", "_tensors", "device", "num_samples", "rows", "times")
+    __slots__ = ("_batch", "_stretch", "_tensors", "device", "num_samples")
 
     def __init__(
-        self,
-        fields: Mapping[str, Any] | Batch,
-        *,
-        rows: NDArray[np.int64],
-        times: NDArray[np.int64],
-        device: torch.device | None = None,
-        stretch: slice | None = None,
+        self, batch: Batch | Samples, *, device: torch.device | None = None, stretch: slice | None = None
     ) -> None:
-        self._fields = fields
+        self._batch = batch
         self._stretch = stretch
         self._tensors: dict[str, Any] = {}
         self.device = device
-        self.rows = rows if stretch is None else rows[stretch]
-        self.times = times if stretch is None else times[stretch]
-        self.num_samples = len(self.times)
+        self.num_samples = batch.num_samples if stretch is None else stretch.stop - stretch.start
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The global row of every sample: int64 (n,); -1 for samples of no data set."""
+        rows = self._batch.rows
+        return rows if self._stretch is None else rows[self._stretch]
+
+    @property
+    def times(self) -> NDArray[np.int64]:
+        """The nominal time of every sample: int64 (n,)."""
+        times = self._batch.times
+        return times if self._stretch is None else times[self._stretch]
 
     def part(self, start: int, stop: int) -> "TensorBatch":
         """The samples [start, stop) of a whole minibatch, without a copy on the CPU."""
         assert self._stretch is None, "parts are cut from whole minibatches"
-        stretch = slice(start, stop)
-        return TensorBatch(self._fields, rows=self.rows, times=self.times, device=self.device, stretch=stretch)
+        return TensorBatch(self._batch, device=self.device, stretch=slice(start, stop))
 
     def on(self, device: torch.device) -> "TensorBatch":
         """The same samples, with their tensors on `device`."""
-        return TensorBatch(self._fields, rows=self.rows, times=self.times, device=device)
+        return TensorBatch(self._batch, device=device)
 
     def __getitem__(self, name: str) -> Any:
         try:
@@ -61,7 +83,7 @@ class TensorBatch(Mapping[str, Any]):
         except KeyError:
             pass
         try:
-            values = self._fields[name]
+            values = self._batch[name]
         except (KeyError, ValueError):
             raise KeyError(f"field {name!r} is not in the minibatch; it has {', '.join(self)}") from None
         tensor = as_tensor(values if self._stretch is None else values[self._stretch], self.device)
@@ -69,7 +91,7 @@ class TensorBatch(Mapping[str, Any]):
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._fields.fields if isinstance(self._fields, Batch) else self._fields)
+        return iter(self._batch.fields)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -96,7 +118,7 @@ def forward_function(inputs: Inputs) -> Callable[[nn.Module, TensorBatch], Any]:
     """How to call the model: with one field, with several in order, or by a function (model, batch) of the user's.
 
     >>> call = forward_function("x")
-    >>> call(nn.Identity(), TensorBatch({"x": np.ones(2)}, rows=np.arange(2), times=np.arange(2)))
+    >>> call(nn.Identity(), TensorBatch(Samples({"x": np.ones(2)}, time=0)))
     tensor([1., 1.], dtype=torch.float64)
     """
     if isinstance(inputs, str):

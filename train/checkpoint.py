@@ -198,17 +198,14 @@ def tidy(folder: Path, *, keep_last: int | None, announce: Callable[[str], None]
     """
     try:
         kept = checkpoints_in(folder)
-        doomed = kept[:-keep_last] if keep_last is not None else []
-        for path in folder.iterdir():
+        for path in [*folder.iterdir()]:
             if path.name.startswith((TEMPORARY, REPLACED, REMOVING)) and path not in kept:
-                doomed.append(path)
-        for path in doomed:
+                shutil.rmtree(path)
+        for path in kept[:-keep_last] if keep_last is not None else []:
             # Renamed first: half a checkpoint must not look like a damaged one.
-            gone = path if path.name.startswith(REMOVING) else path.with_name(REMOVING + path.name)
-            if gone != path:
-                shutil.rmtree(gone, ignore_errors=True)
-                path.rename(gone)
-            shutil.rmtree(gone)
+            removing = path.with_name(REMOVING + path.name)
+            path.rename(removing)
+            shutil.rmtree(removing)
     except OSError as error:
         announce(f"old checkpoints could not be removed: {error}")
 

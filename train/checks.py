@@ -33,7 +33,7 @@ def checked_size(name: str, value: object, *, optional: bool = False) -> int:
 
 def checked_terms(terms: Term | Sequence[Term]) -> tuple[Term, ...]:
     """The terms of a run, at least one, with different names."""
-    given = (terms,) if isinstance(terms, Term) else tuple(terms)
+    given = (terms,) if isinstance(terms, Term) else tuple(terms) if isinstance(terms, Sequence) else ()
     if not given or not all(isinstance(term, Term) for term in given):
         raise TypeError(f"terms={terms!r}: expected a Term, or a sequence of at least one")
     names = [term.name for term in given]

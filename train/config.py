@@ -18,8 +18,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from minibatch import rng
 from minibatch.storage import write_atomically
 from minibatch.train.batches import Inputs
+from minibatch.train.checks import checked_size
 from minibatch.train.metrics import Metric
 from minibatch.train.regularizers import WeightL2
 from minibatch.train.schedules import Schedule
@@ -67,6 +69,15 @@ class RunConfig:
     keep_last: int | None = 3
     log_every: int = 50
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Wrong sizes are refused here, before a run has made its folder."""
+        rng.checked_seed(self.seed)
+        for name in ("minibatch_size", "max_samples", "log_every"):
+            checked_size(name, getattr(self, name))
+        for name in ("microbatch_size", "validate_every", "save_every", "keep_last", "threads"):
+            if getattr(self, name) is not None:
+                checked_size(name, getattr(self, name), optional=True)
 
 
 def described(value: Any) -> Any:

@@ -29,7 +29,7 @@ class Gradient:
         self.forward = forward
         self.keys = keys if keys.names else None
         self.before_microbatch = before_microbatch
-        self._scales: dict[tuple[float, torch.device], Tensor] = {}
+        self._seeds: dict[tuple[float, torch.Size, torch.dtype], Tensor] = {}
 
     def add(self, batch: TensorBatch, shares: Sequence[Share], *, size: int | None, on_host: bool) -> bool:
         """Add the gradient of `batch` to the parameters' `grad`, in microbatches of `size` samples (None: in one).
@@ -50,7 +50,7 @@ class Gradient:
         if self.before_microbatch is not None:
             self.before_microbatch(start, stop)
         roots: list[Tensor] = []
-        scales: list[Tensor] = []
+        seeds: list[Tensor] = []
         finite = True
         # Backward lies inside: with activation checkpointing it runs parts of the forward pass, noise included, again.
         with _NO_NOISE if self.keys is None else self.keys.at(batch.times_tensor()):
@@ -61,41 +61,41 @@ class Gradient:
                     if share.total == 0.0:
                         continue
                     values = checked(share, share.term.loss(outputs, batch), batch, outputs)
-                    numerator = share.weighted_sum(values, start, stop, sum_dtype(values.device))
-                    if numerator.requires_grad:  # a term that reaches no parameter is only watched
-                        roots.append(numerator)
-                        scales.append(self._scale(share.coefficient / share.denominator, numerator))
+                    share.count(values, start, stop)
+                    if values.requires_grad:  # a term that reaches no parameter is only watched
+                        roots.append(values)
+                        seeds.append(self._seed(share, values, start, stop))
+                        values = values.detach()
+                    numerator = share.weighted_sum(values, start, stop)
                     if on_host:
                         value = numerator.item()
                         share.numerator += value
                         if value - value != 0.0:  # NaN or infinite
                             finite = False
-                            share.bad_rows = nonfinite_rows(values.detach(), batch)
+                            share.bad_rows = nonfinite_rows(values, batch)
                     else:
-                        share.numerator = share.numerator + numerator.detach()
+                        share.numerator = share.numerator + numerator
             except Exception as error:
                 error.add_note(f"minibatch: the fields are {shapes_of(batch)}")
                 if outputs is not None:
                     error.add_note(f"minibatch: the outputs are {shapes_of(outputs)}")
                 raise
             if finite and roots:
-                torch.autograd.backward(roots, scales)
+                # Backward starts from the values with their weights, so that no sum is part of the graph.
+                torch.autograd.backward(roots, seeds)
         return finite
 
-    def _scale(self, value: float, like: Tensor) -> Tensor:
-        """`value` as a 0-dim tensor: the gradient that backward starts from. Mostly the same from step to step."""
-        key = (value, like.device)
-        scale = self._scales.get(key)
-        if scale is None:
-            if len(self._scales) >= 64:
-                self._scales.clear()
-            scale = self._scales[key] = torch.full((), value, dtype=like.dtype, device=like.device)
-        return scale
-
-
-def sum_dtype(device: torch.device) -> torch.dtype:
-    """What sums of losses are computed in: float64 wherever the device has it."""
-    return torch.float32 if device.type == "mps" else torch.float64
+    def _seed(self, share: Share, values: Tensor, start: int, stop: int) -> Tensor:
+        """The weights that backward starts from; without weights they are mostly the same from step to step."""
+        if share.weights is not None:
+            return share.seed(values, start, stop)
+        key = (share.coefficient / share.denominator, values.shape, values.dtype)
+        seed = self._seeds.get(key)
+        if seed is None:
+            if len(self._seeds) >= 64:
+                self._seeds.clear()
+            seed = self._seeds[key] = share.seed(values.detach(), start, stop)
+        return seed
 
 
 def nonfinite_rows(values: Tensor, batch: TensorBatch) -> list[int]:

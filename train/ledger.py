@@ -9,10 +9,10 @@ neither for the device nor for the disk; what a killed run has not written, its 
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,15 +89,15 @@ class Lines:
 
 def line_of(result: StepResult) -> str:
     """A step as its line of the ledger, without the line's end."""
-    terms = ", ".join(
-        f"{json.dumps(name)}: [{_number(numerator)}, {_number(denominator)}]"
-        for name, numerator, denominator in zip(result.names, result.numerators, result.denominators, strict=True)
-    )
+    # Put together by hand, which is a few times faster than json.dumps: every step pays for this line.
+    pairs = zip(_quoted(result.names), result.numerators, result.denominators, strict=True)
+    terms = ", ".join([f"{name}: [{_number(n)}, {_number(d)}]" for name, n, d in pairs])
+    rates = ", ".join([_number(rate) for rate in result.learning_rates])
+    t0, t1 = result.interval
     return (
-        f'{{"step": {result.step}, "t0": {result.interval[0]}, "t1": {result.interval[1]}, '
-        f'"samples": {result.num_samples}, "terms": {{{terms}}}, '
+        f'{{"step": {result.step}, "t0": {t0}, "t1": {t1}, "samples": {result.num_samples}, "terms": {{{terms}}}, '
         f'"total_loss": {_number(result["total_loss"])}, "grad_norm": {_number(result.grad_norm)}, '
-        f'"lr": [{", ".join(map(_number, result.learning_rates))}], "finite": {"true" if result.finite else "false"}}}'
+        f'"lr": [{rates}], "finite": {"true" if result.finite else "false"}}}'
     )
 
 
@@ -109,7 +109,7 @@ def read_ledger(path: str | os.PathLike[str]) -> list[LedgerLine]:
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "ledger.jsonl"
     >>> ledger = Lines(path)
-    >>> ledger.add(line_of(StepResult(names=("class",), step=1, interval=(0, 4), num_samples=4)))
+    >>> ledger.add(line_of(StepResult(("class",), 1, (0, 4), 4)))
     >>> ledger.flush()
     >>> read_ledger(path)[0].t1
     4
@@ -157,7 +157,12 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and isinstance(document.get("step"), int) else None
 
 
-def _number(value: object) -> str:
+@cache
+def _quoted(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(json.dumps(name) for name in names)
+
+
+def _number(value: Any) -> str:
     """A float in JSON, exact; or, in quotes, what JSON has no number for."""
-    number = float(value)  # type: ignore[arg-type]
-    return repr(number) if math.isfinite(number) else f'"{number}"'
+    number = float(value)
+    return repr(number) if number - number == 0.0 else f'"{number}"'

@@ -39,7 +39,7 @@ def cross_entropy(
     >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
-    if logits.ndim < 2 or labels.shape != logits.shape[:1] + logits.shape[2:] or labels.is_floating_point():
+    if logits.ndim < 2 or labels.shape != _without_classes(logits) or labels.is_floating_point():
         raise ValueError(
             "cross_entropy needs floating logits (n, classes, …) and integer labels (n, …), got "
             f"{shapes_of(logits)} and {shapes_of(labels)}"
@@ -159,6 +159,11 @@ def class_weight(target: str, weights: Sequence[float]) -> ClassWeight:
     tensor([20.,  1.], dtype=torch.float64)
     """
     return ClassWeight(target=target, weights=tuple(float(weight) for weight in weights))
+
+
+def _without_classes(logits: Tensor) -> tuple[int, ...]:
+    shape = logits.shape
+    return (shape[0],) if len(shape) == 2 else (shape[0], *shape[2:])
 
 
 def _chosen(outputs: Any, output: str | int) -> Any:

@@ -34,7 +34,7 @@ class StepResult(Mapping[str, float | None]):
         "updated",
     )
 
-    def __init__(self, *, names: tuple[str, ...], step: int, interval: tuple[int, int], num_samples: int) -> None:
+    def __init__(self, names: tuple[str, ...], step: int, interval: tuple[int, int], num_samples: int) -> None:
         self.names = names
         self.step = step
         self.interval = interval

@@ -37,7 +37,7 @@ class RunFolder:
         self.ledger = Lines(self.path / "ledger.jsonl") if ledger else None
         self.validations = Lines(self.path / "validation.jsonl")
         self.restored = False
-        self._begun = False
+        self.begun = False
         self._recent: list[StepResult] = []
 
     def holds_a_run(self) -> bool:
@@ -49,7 +49,7 @@ class RunFolder:
 
         Raises CheckpointError if another run is here that was not restored.
         """
-        if self._begun:
+        if self.begun:
             return
         if not self.restored and self.holds_a_run():
             raise CheckpointError(
@@ -65,11 +65,11 @@ class RunFolder:
             self.announce(
                 f"checkpoints after nominal time {time:,} belong to a branch now left: kept as {', '.join(aside)}"
             )
-        self._begun = True
+        self.begun = True
 
     def resume_at(self) -> None:
         """A checkpoint was restored: what lies after it will be cut off when the run begins again."""
-        self.restored, self._begun = True, False
+        self.restored, self.begun = True, False
         self._recent.clear()
 
     def add(self, result: StepResult) -> None:

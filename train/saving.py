@@ -3,6 +3,7 @@
 import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,7 @@ def _without_scheduled_rates(trainer: "Trainer") -> list[dict[str, Any]]:
     return documents
 
 
+@cache
 def _version() -> str:
     try:
         return importlib.metadata.version("minibatch-timeline")

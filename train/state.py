@@ -49,11 +49,13 @@ def optimizer_tensors(optimizers: Sequence[Optimizer], owned: Owned) -> dict[str
 def optimizer_document(optimizers: Sequence[Optimizer], owned: Owned) -> list[dict[str, Any]]:
     """Kind, parameters and numbers of every optimizer, ready for JSON."""
     documents: list[dict[str, Any]] = [
-        {"kind": kind_of(optimizer), "parameters": list(mine), "values": {}}
+        {"kind": kind_of(optimizer), "parameters": list(mine), "values": {}, "on_host": []}
         for optimizer, mine in zip(optimizers, owned, strict=True)
     ]
     for number, name, entry, value in _entries(optimizers, owned):
         if isinstance(value, Tensor):
+            if value.device != owned[number][name].device:
+                documents[number]["on_host"].append(f"{name}/{entry}")
             continue
         if value is not None and not isinstance(value, bool | int | float | str):
             raise CheckpointError(
@@ -132,15 +134,21 @@ def load_optimizers(
         number, _, rest = key.partition("/")
         name, _, entry = rest.rpartition("/")
         states[int(number)].setdefault(name, {})[entry] = tensor
-    for optimizer, mine, state in zip(optimizers, owned, states, strict=True):
+    for optimizer, mine, state, document in zip(optimizers, owned, states, saved, strict=True):
         positions = {name: position for position, name in enumerate(mine)}
-        # torch's own loading puts each entry on the right device; it counts parameters as `owned` does.
+        # torch's own loading knows where "step" belongs and what old states lack; it counts parameters as `owned` does.
         optimizer.load_state_dict(
             {
                 "state": {positions[name]: entries for name, entries in state.items()},
                 "param_groups": optimizer.state_dict()["param_groups"],
             }
         )
+        # But it casts every other entry to the parameter's dtype, and so changes the bits of NAdam's `mu_product`.
+        for name, entries in state.items():
+            for entry, value in entries.items():
+                if isinstance(value, Tensor) and entry != "step":
+                    on_host = f"{name}/{entry}" in document["on_host"]
+                    optimizer.state[mine[name]][entry] = value if on_host else value.to(mine[name].device)
 
 
 def _entries(optimizers: Sequence[Optimizer], owned: Owned) -> list[tuple[int, str, str, Any]]:

@@ -105,39 +105,55 @@ class Share:
     def absent(self) -> bool:
         return self.total == 0.0
 
-    def weighted_sum(self, values: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """Σ w·m·values of the samples [start, stop) of the minibatch: a 0-dim tensor of `dtype`."""
-        weights = self.weights
-        if weights is None:
-            self._count(values.numel(), stop - start, values)
-            return values.sum(dtype=dtype)
-        weights = weights[start:stop]
-        if values.shape[: weights.ndim] != weights.shape:
-            raise ValueError(
-                f"term {self.term.name!r}: weight and mask have shape {tuple(weights.shape)} in this microbatch, the "
-                f"loss {tuple(values.shape)}: they must have the leading axes of the loss"
-            )
-        self._count(values.numel(), weights.numel(), values)
-        shape = weights.shape + (1,) * (values.ndim - weights.ndim)
-        if self.keep is not None:
-            # 0 · inf is NaN: what does not count must not be looked at.
-            keep = self.keep[start:stop].to(values.device, non_blocking=True)
-            values = values.where(keep.view(shape), 0.0)
-        weights = weights.to(device=values.device, dtype=values.dtype, non_blocking=True)
-        return (values * weights.view(shape)).sum(dtype=dtype)
+    def count(self, values: Tensor, start: int, stop: int) -> None:
+        """Complete the denominator by how many values each sample of [start, stop) has, and check shapes.
 
-    def _count(self, values: int, weights: int, given: Tensor) -> None:
-        trailing = values // weights if weights else 1
+        Raises ValueError where weights do not fit the values, or where microbatches differ in values per sample.
+        """
+        weights = stop - start
+        if self.weights is not None:
+            shape = (stop - start, *self.weights.shape[1:])
+            if values.shape[: len(shape)] != shape:
+                raise ValueError(
+                    f"term {self.term.name!r}: weight and mask have shape {shape} in this microbatch, the loss "
+                    f"{tuple(values.shape)}: they must have the leading axes of the loss"
+                )
+            weights = math.prod(shape)
+        trailing = values.numel() // weights if weights else 1
         if trailing == self.trailing:
             return
         if self.trailing:
             raise ValueError(
                 f"term {self.term.name!r}: the loss has {trailing} values per sample in this microbatch (shape "
-                f"{tuple(given.shape)}) and {self.trailing} in the one before, so that its denominator is not defined: "
-                "give values (n,) per sample, or a mask per element"
+                f"{tuple(values.shape)}) and {self.trailing} in the one before, so that its denominator is not "
+                "defined: give values (n,) per sample, or a mask per element"
             )
         self.trailing = trailing
         self.denominator = self.total * trailing if self.per_value else self.total
+
+    def weighted_sum(self, values: Tensor, start: int, stop: int) -> Tensor:
+        """Σ w·m·values of the samples [start, stop): a 0-dim tensor, float64 wherever the device has it."""
+        dtype = torch.float32 if values.device.type == "mps" else torch.float64
+        if self.weights is None:
+            return values.sum(dtype=dtype)
+        weights = self._stretch(self.weights, values, start, stop)
+        if self.keep is not None:
+            # 0 · inf is NaN: what does not count must not be looked at.
+            values = values.where(self._stretch(self.keep, values, start, stop), 0.0)
+        return (values * weights.to(dtype)).sum(dtype=dtype)
+
+    def seed(self, values: Tensor, start: int, stop: int) -> Tensor:
+        """coefficient · w·m / D of every value: the gradient of the objective with respect to `values`."""
+        scale = self.coefficient / self.denominator
+        if self.weights is None:
+            return torch.full_like(values, scale)
+        weights = self._stretch(self.weights, values, start, stop).to(torch.float64) * scale
+        return weights.to(values.dtype).expand(values.shape)
+
+    def _stretch(self, weights: Tensor, values: Tensor, start: int, stop: int) -> Tensor:
+        """The weights of the samples [start, stop) on the device of `values`, with as many axes."""
+        stretch = weights[start:stop].to(values.device, non_blocking=True)
+        return stretch.view(stretch.shape + (1,) * (values.ndim - stretch.ndim))
 
 
 def plan(term: Term, batch: TensorBatch, *, nominal_size: int, time: int) -> Share:

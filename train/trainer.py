@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from torch import nn
 from torch.optim import Optimizer
 
@@ -20,7 +19,7 @@ from minibatch import MinibatchSource, rng
 from minibatch.batch import Batch
 from minibatch.models import noise
 from minibatch.train import checks, foreign, loop, saving
-from minibatch.train.batches import Inputs, TensorBatch, forward_function
+from minibatch.train.batches import Inputs, Samples, TensorBatch, forward_function
 from minibatch.train.checks import Promise
 from minibatch.train.errors import NonFiniteError
 from minibatch.train.foreign import ForeignNoise
@@ -58,6 +57,7 @@ class Trainer:
     check_unreached: whether a parameter that gets no gradient is an error. config: anything for JSON, kept beside.
 
     >>> import tempfile
+    >>> import numpy as np
     >>> import torch
     >>> from minibatch import DatasetWriter
     >>> from minibatch.models import MLP
@@ -253,22 +253,29 @@ class Trainer:
         """
         return saving.restore(self, self._folder, None if path is None else Path(path), override)
 
+    def holds_a_run(self) -> bool:
+        """Whether the run's folder has steps or checkpoints of an earlier process, which can be restored."""
+        return self._folder is not None and self._folder.holds_a_run()
+
     def look(self) -> None:
         """A log point: fetch the values of the last steps, write their lines, and stop if one was not finite."""
-        if self._unwatched:
-            fetch_all(self._unwatched)
-            recent, self._unwatched = self._unwatched, []
-            for result in recent:
-                if self._folder is not None:
-                    self._folder.add(result)
-                if not result.finite and self.on_nonfinite == "stop":
-                    # Later steps have updated nothing: the run stands where this one left it.
-                    self._update.found.clear()
-                    self._move_to(result.interval[1])
-                    self.step = result.step
-                    self._stop(result, ())
+        recent, self._unwatched = self._unwatched, []
+        fetch_all(recent)
+        bad: StepResult | None = None
+        for result in recent:
+            if self._folder is not None:
+                self._folder.add(result)
+            if not result.finite and self.on_nonfinite == "stop":
+                bad = result
+                break
         if self._folder is not None:
             self._folder.flush()
+        if bad is not None:
+            # Later steps have updated nothing: the run stands where this one left it.
+            self._update.found.clear()
+            self._move_to(bad.interval[1])
+            self.step = bad.step
+            self._stop(bad, ())
 
     def close(self) -> None:
         """Write what waits to be written and let the run's folder go. The source stays open: it is yours."""
@@ -287,48 +294,41 @@ class Trainer:
         self.close()
 
     def _train(self, given: Batch | Mapping[str, Any] | None, size: int) -> StepResult:
-        if self._folder is not None:
+        if self._folder is not None and not self._folder.begun:
             self._folder.begin(self.step, self.nominal_time)
-        batch, interval = self._drawn(size) if given is None else self._given(given)
-        result = StepResult(names=self._names, step=self.step, interval=interval, num_samples=batch.num_samples)
-        if not result:
+        samples = self._next(size) if given is None else self._given(given)
+        t0, t1 = self._interval = samples.nominal_time, samples.nominal_end
+        result = StepResult(self._names, self.step, self._interval, samples.num_samples)
+        if t0 == t1:
             return result
         result.step += 1
-        self._interval = interval
         self._buffers.keep()
         try:
-            result.learning_rates = self._update.set_rates(interval[0])
-            shares, finite = self._accumulate(batch, interval[0])
+            result.learning_rates = self._update.set_rates(t0)
+            shares, finite = self._accumulate(TensorBatch(samples), t0)
         except BaseException:
             self._buffers.put_back()
             if given is None:
-                self._move_to(interval[0])
+                self._move_to(t0)
             raise
         if self.source is None:
-            self._time = interval[1]
-        elif given is not None and not isinstance(given, Batch):
-            self.source.seek(interval[1])
+            self._time = t1
+        elif isinstance(samples, Samples):
+            self.source.seek(t1)
         self._finish(result, shares, finite)
         return result
 
-    def _drawn(self, size: int) -> tuple[TensorBatch, tuple[int, int]]:
+    def _next(self, size: int) -> Batch:
         if self.source is None:
             raise ValueError("this Trainer has no source: give the samples of the step to train_minibatch")
-        drawn = self.source.next_minibatch(size)
-        return TensorBatch(drawn, rows=drawn.rows, times=drawn.times), (drawn.nominal_time, drawn.nominal_end)
+        return self.source.next_minibatch(size)
 
-    def _given(self, given: Batch | Mapping[str, Any]) -> tuple[TensorBatch, tuple[int, int]]:
+    def _given(self, given: Batch | Mapping[str, Any]) -> Batch | Samples:
         if isinstance(given, Batch):
-            return TensorBatch(given, rows=given.rows, times=given.times), (given.nominal_time, given.nominal_end)
+            return given
         if not isinstance(given, Mapping) or not given:
             raise TypeError(f"expected a Batch, or a mapping from fields to arrays, got {type(given).__name__}")
-        counts = {name: len(values) for name, values in given.items()}
-        if len(set(counts.values())) != 1:
-            raise ValueError(f"the fields of a minibatch need one number of samples, got {counts}")
-        t0 = self.nominal_time
-        times = np.arange(t0, t0 + counts.popitem()[1], dtype=np.int64)
-        # Samples from elsewhere have no row in a data set.
-        return TensorBatch(given, rows=np.full(len(times), -1), times=times), (t0, t0 + len(times))
+        return Samples(given, time=self.nominal_time)
 
     def _accumulate(self, host: TensorBatch, t0: int) -> tuple[list[Share], bool]:
         """The gradient of the minibatch, in the parameters' `grad`; changes nothing else that lasts."""

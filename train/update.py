@@ -39,16 +39,15 @@ class Update:
 
     def apply(self, result: StepResult, finite: bool) -> None:
         """Update the weights unless loss or gradient is not finite; completes `result`. finite: of the losses."""
-        with torch.no_grad():
-            if finite and self.regularization.groups:
-                value = self.regularization.add_gradients()
-                result.regularization = float(value) if self.watch == "host" else value
-            gradients = [grad for parameter in self.parameters if (grad := parameter.grad) is not None]
-            if self.watch == "host":
-                finite = finite and self._measure(result, gradients)
-                result.set_finite(finite)
-            else:
-                finite = self._measure_on_device(result, gradients)
+        if finite and self.regularization.groups:
+            value = self.regularization.add_gradients()
+            result.regularization = float(value) if self.watch == "host" else value
+        gradients = [grad for parameter in self.parameters if (grad := parameter.grad) is not None]
+        if self.watch == "host":
+            finite = finite and self._measure(result, gradients)
+            result.set_finite(finite)
+        else:
+            finite = self._measure_on_device(result, gradients)
         if finite:
             for optimizer in self.optimizers:
                 optimizer.step()

@@ -90,16 +90,15 @@ def evaluate(
                 if not batch.num_samples:
                     continue
                 samples += batch.num_samples
-                host = TensorBatch(batch, rows=batch.rows, times=batch.times)
-                whole = (
-                    host if device is None else TensorBatch(batch, rows=batch.rows, times=batch.times, device=device)
-                )
+                host = TensorBatch(batch)
+                whole = host if device is None else host.on(device)
                 outputs = forward(model, whole)
                 for term in measured:
                     share = plan(term, host, nominal_size=minibatch_size, time=0)
                     if not share.absent:
-                        values = checked(share, _as_floating(term.loss(outputs, whole)), whole, outputs).double()
-                        sums[term.name].append(share.weighted_sum(values, 0, batch.num_samples, torch.float64))
+                        values = checked(share, _as_floating(term.loss(outputs, whole)), whole, outputs)
+                        share.count(values, 0, batch.num_samples)
+                        sums[term.name].append(share.weighted_sum(values, 0, batch.num_samples))
                         denominators[term.name] += share.denominator
     finally:
         for module, training in modes:

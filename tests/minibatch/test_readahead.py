@@ -128,6 +128,16 @@ def test_sequential_reading_is_served_by_blocks_of_about_the_same_bytes_without_
     assert [stretch.start for stretch in fetch.by_thread] == [16, *ends[:-1]], "no gap, and nothing twice"
 
 
+def test_after_a_jump_the_first_blocks_are_small_again():
+    fetch = Fetch()
+    reader = reader_of(fetch)
+    read_on(reader, 0, 800, 8)
+    fetch.by_thread.clear()
+    reader.forget()
+    read_on(reader, 8000, 8800, 8)
+    assert [stretch.length for stretch in fetch.by_thread][:3] == [8, 32, 96]
+
+
 def test_a_minibatch_larger_than_a_block_is_a_block(joins):
     fetch = Fetch()
     reader = reader_of(fetch)

@@ -44,7 +44,7 @@ def digits(
     """The configuration of a run on the digits; sizes in samples.
 
     >>> config = digits(max_samples=1000)
-    >>> config.minibatch_size, config.model(seed=1)(torch.zeros(5, 64)).shape
+    >>> config.minibatch_size, config.model(seed=1).eval()(torch.zeros(5, 64)).shape
     (64, torch.Size([5, 10]))
     """
     return RunConfig(

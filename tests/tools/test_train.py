@@ -1,0 +1,115 @@
+"""`minibatch train`: runs, resumes, is interrupted, and says clearly what it cannot do."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from minibatch.train import read_ledger
+from tests.tools.samples import ROOT, run
+
+SHORT = ("--max-samples", "640")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A finished short run and its folder of data."""
+    out = tmp_path_factory.mktemp("train") / "run"
+    result = run("train", "digits", "--out", out, *SHORT)
+    assert result.exit_code == 0, result.output
+    return out, result
+
+
+def test_it_ends_with_a_table_and_the_files(digits):
+    out, result = digits
+    for word in ("steps", "10", "640", "accuracy", "parameters", "checkpoint"):
+        assert word in result.stdout
+    assert "samples  step" in result.stderr
+    assert (out / "result.json").exists()
+    assert len(read_ledger(out)) == 10
+
+
+def test_help_lists_the_options():
+    shown = run("train", "--help").stdout
+    for option in ("--out", "--resume", "--minibatch-size", "--microbatch-size", "--max-samples", "--seed", "--data"):
+        assert option in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("digist", "--out", "{new}"), "no recipe 'digist'; did you mean digits?"),
+        (("digits", "--out", "{run}"), "already holds a run (10 steps in its ledger): pass --resume"),
+        (("digits", "--out", "{new}", "--resume"), "holds no run to resume"),
+        (("digits", "--out", "{new}", "--minibatch-size", "0"), "minibatch_size=0"),
+        (("digits", "--out", "{new}", "--microbatch-size", "-3"), "microbatch_size=-3"),
+        (("digits", "--out", "{new}", "--seed", "-1"), "seed must be in"),
+        (("digits", "--out", "{new}", "--max-samples", "0"), "max_samples=0"),
+        (("digits", "--out", "{run}", "--resume", "--seed", "8"), "made with seed 7, this run has seed 8"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_exit_code_1(digits, tmp_path, arguments, message):
+    out, _ = digits
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    result = run("train", *(argument.format(new=tmp_path / "new", run=out) for argument in arguments))
+    assert result.exit_code == 1, result.output
+    assert message in " ".join(result.stderr.split())
+    assert not (tmp_path / "new").exists()
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def test_another_cut_gives_the_same_digits_to_rounding(digits, tmp_path):
+    out, _ = digits
+    result = run(
+        "train", "digits", "--out", tmp_path, *SHORT, "--microbatch-size", "13", "--data", out / "data", "--quiet"
+    )
+    assert result.exit_code == 0
+    assert "samples  step" not in result.stderr
+    for ours, theirs in zip(read_ledger(out), read_ledger(tmp_path), strict=True):
+        assert theirs.total_loss == pytest.approx(ours.total_loss, rel=1e-12)
+
+
+def test_curves_for_tensorboard_are_written_on_request(digits, tmp_path):
+    out, _ = digits
+    run("train", "digits", "--out", tmp_path, *SHORT, "--data", out / "data", "--tensorboard")
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize(("number", "name", "code"), [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(digits, tmp_path, number, name, code):
+    out, _ = digits
+    command = [
+        sys.executable,
+        "-m",
+        "minibatch.tools.cli",
+        "train",
+        "digits",
+        "--out",
+        str(tmp_path),
+        "--data",
+        out / "data",
+    ]
+    with subprocess.Popen(
+        [*command, "--max-samples", "100000000"], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        ledger = tmp_path / "ledger.jsonl"
+        for _ in range(600):
+            if ledger.exists() and read_ledger(ledger):
+                break
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert f"stopped by {name} after step" in said
+    assert f"minibatch train digits --out {tmp_path} --data {out / 'data'} --resume" in " ".join(said.split())
+    assert "Traceback" not in said
+    steps = read_ledger(ledger)[-1]
+    saved = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    assert json.loads((saved / "state.json").read_text())["step"] == steps.step
+    result = run("train", "digits", "--out", tmp_path, "--data", out / "data", "--resume",
+                 "--max-samples", steps.t1 + 640)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert f"resumed after step {steps.step:,}" in result.stderr

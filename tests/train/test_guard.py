@@ -1,0 +1,238 @@
+"""Nothing that is not finite reaches weights, buffers or optimizer; it is written down, and stops the run."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from minibatch.train import NonFiniteError, Term, Trainer, cross_entropy, on, parameters_digest, read_ledger
+from minibatch.train.digest import tensors_digest
+from minibatch.train.guard import Buffers, Found, watch_for
+from minibatch.train.state import optimizer_tensors
+from tests.train.small import TwoHeads, fields, make_source, make_trainer, write
+
+BAD_ROW, BAD_STEP = 30, 4  # row 30 in its own order is in the fourth step of 9 samples
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A data set with one sample that is not a number."""
+    x = fields()["x"].copy()
+    x[BAD_ROW, 2] = math.nan
+    return write(tmp_path_factory.mktemp("guard") / "data", x=x)
+
+
+def everything(trainer):
+    """A digest of weights, buffers and optimizer state."""
+    state = optimizer_tensors(trainer.optimizers, trainer.owned)
+    return parameters_digest(trainer.model), tensors_digest(state)
+
+
+@pytest.mark.parametrize("microbatch_size", [None, 2, 9])
+def test_a_sample_that_is_not_a_number_stops_the_run_before_the_weights_are_touched(data, tmp_path, microbatch_size):
+    with make_source(data, shuffle=None) as source:
+        trainer = make_trainer(source, microbatch_size=microbatch_size, folder=tmp_path)
+        for _ in range(BAD_STEP - 1):
+            trainer.train_minibatch()
+        before = everything(trainer)
+        with pytest.raises(NonFiniteError, match=r"step 4, nominal time \[27, 36\).*rows \[30\].*on_nonfinite='skip'"):
+            trainer.train_minibatch()
+        assert everything(trainer) == before
+        lines = read_ledger(tmp_path)  # written although no log point was near
+        assert [line.finite for line in lines] == [True, True, True, False]
+        assert math.isnan(lines[-1].total_loss)
+        assert math.isnan(lines[-1].terms["class"][0])
+        assert (trainer.step, trainer.nominal_time) == (4, 36)
+        trainer.close()
+
+
+def test_skipping_leaves_the_step_out_and_goes_on(data, tmp_path):
+    with make_source(data, shuffle=None) as source:
+        trainer = make_trainer(source, on_nonfinite="skip", folder=tmp_path)
+        results = [trainer.train_minibatch() for _ in range(6)]
+        trainer.close()
+        assert [result.finite for result in results] == [True, True, True, False, True, True]
+        assert [result.updated for result in results] == [True, True, True, False, True, True]
+        ends = everything(trainer)
+    with make_source(data, shuffle=None) as source:
+        trainer = make_trainer(source)
+        for step in range(1, 7):
+            if step == BAD_STEP:
+                source.seek(36)
+                trainer.step += 1
+            else:
+                trainer.train_minibatch()
+        assert everything(trainer) == ends
+    assert [line.finite for line in read_ledger(tmp_path)].count(False) == 1
+
+
+def test_a_gradient_that_is_not_finite_is_noticed_where_the_loss_is(data):
+    class Root(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(6, dtype=torch.float64))
+
+        def forward(self, x):
+            return x @ self.w
+
+    with make_source(data, shuffle=None) as source:
+        model = Root()
+        term = Term("root", lambda out, batch: out.abs().sqrt())  # finite at 0, with an infinite slope
+        trainer = Trainer(model, term, torch.optim.SGD(model.parameters(), lr=0.1), source, 5, inputs="x")
+        with pytest.raises(NonFiniteError, match=r"norm of the gradient nan"):
+            trainer.train_minibatch()
+        assert not model.w.any()
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_statistics_of_normalisation_layers_are_put_back(data, policy):
+    class Normed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.heads = nn.BatchNorm1d(6, dtype=torch.float64), TwoHeads().double()
+
+        def forward(self, x):
+            return self.heads(self.norm(x))
+
+    with make_source(data, shuffle=None) as source:
+        model = Normed()
+        term = Term("class", on(cross_entropy, "label", output="logits"))
+        trainer = Trainer(
+            model, term, torch.optim.SGD(model.parameters(), lr=0.1), source, 9, inputs="x", check_unreached=False,
+            on_nonfinite=policy,
+        )  # fmt: skip
+        for _ in range(BAD_STEP - 1):
+            trainer.train_minibatch()
+        before = parameters_digest(model)
+        if policy == "stop":
+            with pytest.raises(NonFiniteError):
+                trainer.train_minibatch()
+        else:
+            assert not trainer.train_minibatch().finite
+        assert parameters_digest(model) == before
+        assert torch.isfinite(model.norm.running_mean).all()
+
+
+def test_statistics_are_put_back_after_an_error_in_a_loss(data):
+    model = nn.Sequential(nn.BatchNorm1d(6, dtype=torch.float64), TwoHeads().double())
+    broken = Term("broken", lambda out, batch: out["logits"].mean())
+    with make_source(data, shuffle=None) as source:
+        trainer = Trainer(model, broken, torch.optim.SGD(model.parameters(), lr=0.1), source, 9, inputs="x")
+        before = parameters_digest(model)
+        with pytest.raises(ValueError, match="not their mean"):
+            trainer.train_minibatch()
+        assert parameters_digest(model) == before
+
+
+def on_device(source, policy, folder):
+    """A trainer that takes its decisions on the device, as on a GPU: fused optimizers obey the flag on the CPU, too."""
+    model = TwoHeads(dropout=0.3).double()
+    return Trainer(
+        model,
+        [Term("class", on(cross_entropy, "label", output="logits"))],
+        torch.optim.Adam(model.parameters(), lr=0.02, fused=True),
+        source,
+        9,
+        4,
+        "x",
+        on_nonfinite=policy,
+        folder=folder,
+        log_every=5,
+        check_unreached=False,
+        clip_grad_norm=0.5,
+        announce=lambda text: None,
+    )
+
+
+def decide_on_device(trainer, watch="device"):
+    trainer._on_host = False
+    trainer._update.watch = watch
+    return trainer
+
+
+def test_decisions_on_the_device_stop_the_run_at_the_log_point_with_the_weights_before_the_bad_step(data, tmp_path):
+    with make_source(data, shuffle=None) as source:
+        trainer = decide_on_device(on_device(source, "stop", tmp_path))
+        for step in range(1, BAD_STEP + 1):
+            result = trainer.train_minibatch()
+            assert isinstance(result.numerators[0], torch.Tensor)  # nobody has waited for it
+            if step == BAD_STEP - 1:
+                expected = everything(trainer)
+        assert everything(trainer) == expected
+        with pytest.raises(NonFiniteError, match=r"step 4, nominal time \[27, 36\)"):
+            trainer.train_minibatch()  # the fifth step: a log point
+        assert everything(trainer) == expected
+        assert (trainer.step, trainer.nominal_time) == (4, 36)
+        assert [line.finite for line in read_ledger(tmp_path)] == [True, True, True, False]
+        # it can go on from there
+        assert trainer.train_minibatch().finite
+        trainer.close()
+
+
+@pytest.mark.parametrize("watch", ["device", "wait"])
+def test_decisions_on_the_device_are_those_of_the_host(data, tmp_path, watch):
+    ends = []
+    for kind in ("host", watch):
+        with make_source(data, shuffle=None) as source:
+            trainer = on_device(source, "skip", tmp_path / kind)
+            if kind != "host":
+                decide_on_device(trainer, watch)
+            results = [trainer.train_minibatch() for _ in range(7)]
+            trainer.close()
+            ends.append((everything(trainer), [result.finite for result in results]))
+    ours, theirs = (read_ledger(tmp_path / kind) for kind in ("host", watch))
+    assert ends[0][1] == ends[1][1] == [True, True, True, False, True, True, True]
+    for mine, other in zip(ours, theirs, strict=True):
+        if mine.finite:
+            assert other.total_loss == pytest.approx(mine.total_loss, rel=1e-12)
+            assert other.grad_norm == pytest.approx(mine.grad_norm, rel=1e-12)
+    # clipping by a tensor rounds once more than by a number: equal to rounding only
+
+
+def test_where_decisions_are_taken():
+    parameters = [torch.zeros(1, requires_grad=True)]
+    plain, fused = torch.optim.Adam(parameters), torch.optim.AdamW(parameters, fused=True)
+    none, norm = Buffers(nn.Linear(1, 1)), Buffers(nn.BatchNorm1d(3))
+    gpu = torch.device("cuda")
+    assert watch_for(torch.device("cpu"), [fused], none) == "host"
+    assert watch_for(gpu, [fused], none) == "device"
+    assert watch_for(gpu, [plain], none) == "wait"
+    assert watch_for(gpu, [fused, plain], none) == "wait"
+    assert watch_for(gpu, [fused], norm) == "wait"
+    assert watch_for(gpu, [torch.optim.SGD(parameters, lr=0.1, fused=True)], none) == "wait"
+
+
+def test_a_stop_lasts_and_a_skip_does_not():
+    for policy, expected in (("stop", [0.0, 1.0, 1.0]), ("skip", [0.0, 1.0, 0.0])):
+        optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], fused=True)
+        found = Found(policy, [optimizer], torch.device("cpu"))
+        seen = []
+        for finite in (True, False, True):
+            found.set(torch.tensor(finite))
+            seen.append(optimizer.found_inf.item())
+        assert seen == expected
+
+
+def test_weights_of_zero_keep_bad_samples_out(data):
+    with make_source(data, shuffle=None) as source:
+        model = TwoHeads().double()
+
+        def loss(out, batch):
+            # the forward pass of the bad row must not spread: its gradient is cut off here
+            clean = torch.nan_to_num(batch["x"])
+            values = cross_entropy(model(clean)["logits"], batch["label"])
+            return torch.where(batch["x"].isnan().any(1), math.nan, values)
+
+        term = Term("class", loss, weight=lambda batch: (~batch["x"].isnan().any(1)).double())
+        trainer = Trainer(
+            model, term, torch.optim.SGD(model.parameters(), lr=0.1), source, 9, inputs="x", check_unreached=False
+        )
+        results = [trainer.train_minibatch() for _ in range(5)]
+    assert all(result.finite for result in results)
+    assert results[3].denominators == (8.0,)
+
+
+def test_policies_are_named():
+    with pytest.raises(ValueError, match="'stop' or 'skip'"):
+        make_trainer(None, on_nonfinite="ignore")

@@ -1,0 +1,121 @@
+"""Validation is the exact mean over the data set, whatever the minibatch size, and leaves the model as it was."""
+
+import numpy as np
+import pytest
+import torch
+
+from minibatch import Dataset, MinibatchSource
+from minibatch.train import Metric, Term, evaluate, metrics, mse, on
+from tests.train.small import ROWS, TERMS, TwoHeads, fields, make_source, make_trainer, write
+
+ACCURACY = Metric("accuracy", on(metrics.accuracy, "label", output="logits"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("validation") / "data")
+
+
+def by_hand(model):
+    """Every value over the whole data set at once."""
+    columns = {name: torch.from_numpy(values) for name, values in fields().items()}
+    model.eval()
+    with torch.no_grad():
+        out = model(columns["x"])
+    losses = torch.nn.functional.cross_entropy(out["logits"], columns["label"], reduction="none")
+    squares = ((out["values"] - columns["target"]) ** 2).mean(1)
+    w, m = columns["zero"], columns["has_target"]
+    right = (out["logits"].argmax(1) == columns["label"]).double()
+    return {
+        "class": ((w * losses).sum() / w.sum()).item(),
+        "fit": (squares[m].sum() / m.sum()).item(),
+        "accuracy": right.mean().item(),
+        "weighted": ((w * m * right).sum() / (w * m).sum()).item(),
+    }
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 16, 52, 53, 1000])
+def test_any_minibatch_size_gives_the_mean_over_the_data_set(data, k):
+    model = TwoHeads(dropout=0.5).double()
+    weighted = Metric("weighted", ACCURACY.values, weight="zero", mask="has_target")
+    result = evaluate(model, data, inputs="x", terms=TERMS, metrics=[ACCURACY, weighted], minibatch_size=k)
+    assert dict(result) == pytest.approx(by_hand(model), rel=1e-13)
+    assert result.samples == ROWS
+
+
+def test_a_mean_of_means_would_differ(data):
+    """The short last minibatch has 5 of 53 samples: the mean of means is another number, so the test above can fail."""
+    model = TwoHeads().double()
+    parts = []
+    with make_source(data, shuffle=None) as source:
+        for batch in source.minibatches(16):
+            out = model(torch.from_numpy(batch["x"]))
+            parts.append(mse(out["values"], torch.from_numpy(batch["target"])).mean().item())
+            if source.nominal_time >= 48:
+                break
+        parts.append(mse(*(v[48:] for v in (model(torch.from_numpy(fields()["x"]))["values"],
+                                            torch.from_numpy(fields()["target"])))).mean().item())  # fmt: skip
+    exact = evaluate(model, data, inputs="x", terms=[Term("fit", on(mse, "target", output="values"))])["fit"]
+    assert abs(np.mean(parts) - exact) > 1e-3
+
+
+def test_modes_are_put_back_and_no_gradient_is_left(data):
+    model = TwoHeads(dropout=0.5).double()
+    model.values.eval()
+    modes = [module.training for module in model.modules()]
+    evaluate(model, data, inputs="x", terms=TERMS)
+    assert [module.training for module in model.modules()] == modes
+    assert all(parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(RuntimeError):
+        evaluate(model, data, inputs="x", terms=[Term("odd", lambda out, batch: out["logits"] @ batch["x"])])
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_data_may_be_a_path_a_data_set_or_a_source_anywhere(data):
+    model = TwoHeads().double()
+    values = []
+    source = MinibatchSource(data, seed=3)
+    source.next_minibatch(30)
+    for form in (data, Dataset.open(data), source):
+        values.append(evaluate(model, form, inputs="x", terms=TERMS, metrics=[ACCURACY], minibatch_size=9)["accuracy"])
+    source.close()
+    assert len(set(values)) == 1
+
+
+def test_the_limits_of_a_source_hold(data):
+    with make_source(data, shuffle=None, max_samples=10) as source:
+        result = evaluate(TwoHeads().double(), source, inputs="x", metrics=[ACCURACY], minibatch_size=4)
+    assert result.samples == 10
+
+
+def test_what_has_no_samples_is_none(data):
+    nothing = Metric("nothing", ACCURACY.values, weight="nothing")
+    assert evaluate(TwoHeads().double(), data, inputs="x", metrics=[nothing])["nothing"] is None
+
+
+def test_names_must_differ(data):
+    with pytest.raises(ValueError, match="different names"):
+        evaluate(TwoHeads().double(), data, inputs="x", terms=TERMS, metrics=[Metric("class", ACCURACY.values)])
+
+
+def test_metrics_by_hand():
+    logits = torch.tensor([[1.0, 3.0, 2.0], [9.0, 1.0, 2.0]])
+    labels = torch.tensor([2, 0])
+    assert metrics.accuracy(logits, labels).tolist() == [0.0, 1.0]
+    assert metrics.error(logits, labels).tolist() == [1.0, 0.0]
+    assert metrics.top_k(logits, labels, k=2).tolist() == [1.0, 1.0]
+    for wrong in (lambda: metrics.accuracy(logits[:, 0], labels), lambda: metrics.top_k(logits, labels, k=4)):
+        with pytest.raises(ValueError, match="logits"):
+            wrong()
+
+
+def test_a_trainer_validates_and_writes_it_down(data, tmp_path):
+    with make_source(data) as source, make_trainer(source, validation=data, folder=tmp_path / "run") as trainer:
+        trainer.train_minibatch()
+        result = trainer.validate()
+        assert (result.step, result.nominal_time) == (1, 9)
+        assert dict(result) == pytest.approx({k: v for k, v in by_hand(trainer.model).items() if k in result})
+    line = (tmp_path / "run" / "validation.jsonl").read_text()
+    assert '"step": 1' in line
+    with make_source(data) as source, pytest.raises(ValueError, match="validation="):
+        make_trainer(source).validate()
