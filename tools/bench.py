@@ -95,7 +95,7 @@ def bench_order(rows: int = 10_000_000) -> list[Row]:
         return run
 
     kinds = {"full": "full", "windowed": Window(rows=1_000_000), "sequential": None}
-    against = f"numpy permutation, n = {rows:,}"
+    against = f"numpy permutation, n = {rows:.0e}"
     return [
         compare(ordered(shuffle), shuffled, name=f"order: {kind}", unit="places/s", against=against, goal="> 1")
         for kind, shuffle in kinds.items()
@@ -175,13 +175,35 @@ def as_markdown(rows: list[Row], engine: dict[str, Any] | None) -> str:
     if rows:
         lines += ["| what | ours | against | theirs | ratio (spread) | goal |", "|---|--:|---|--:|--:|--:|"]
     for row in rows:
-        ratio = f"{row.ratio:.2f} ({row.least:.2f}–{row.most:.2f})"
-        lines.append(
-            f"| {row.name} | {row.ours:,.0f} {row.unit} | {row.against} | {row.theirs:,.0f} | {ratio} | {row.goal} |"
-        )
+        rates = f"{millions(row.ours)} {row.unit} | {row.against} | {millions(row.theirs)}"
+        lines.append(f"| {row.name} | {rates} | {spread_of(row)} | {row.goal} |")
     if engine is not None:
-        lines += ["", "Engine, per step:", ""] + [f"- {name}: {value}" for name, value in engine.items()]
+        lines += ["", engine_line(engine)]
     return "\n".join(lines) + "\n"
+
+
+def millions(rate: float) -> str:
+    """A rate in millions.
+
+    >>> millions(12_883_375), millions(154_429)
+    ('12.9 M', '0.154 M')
+    """
+    return f"{rate / 1e6:,.1f} M" if rate >= 1e6 else f"{rate / 1e6:.3f} M"
+
+
+def spread_of(row: Row) -> str:
+    """The median ratio, and its least and most."""
+    return f"{row.ratio:.2f} ({row.least:.2f}–{row.most:.2f})"
+
+
+def engine_line(engine: dict[str, Any]) -> str:
+    """The engine's overhead in a sentence."""
+    return (
+        f"Engine: {engine['overhead_us']:.0f} µs a step over a raw loop of the same work "
+        f"({engine['overhead_us_least']:.0f}–{engine['overhead_us_most']:.0f}; the raw step takes "
+        f"{engine['raw_us']:.0f} µs; goal < 50): Adam, MLP {engine['model']}, k = {engine['minibatch_size']}, "
+        f"{engine['steps']} steps in turns, {engine['repeats']} times, {engine['threads']} thread"
+    )
 
 
 def bench(
@@ -214,12 +236,12 @@ def bench(
     if json_output:
         print(json.dumps({"machine": machine(), "rows": [vars(row) for row in rows], "engine": engine}, indent=1))
     else:
-        table = Table("what", "ours", "against", "ratio", "spread", "goal")
+        table = Table("what, and against what", "ours", "ratio (spread)", "goal")
         for row in rows:
-            ours, spread = f"{row.ours:,.0f} {row.unit}", f"{row.least:.2f}–{row.most:.2f}"
-            table.add_row(row.name, ours, row.against, f"{row.ratio:.2f}", spread, row.goal)
-        console.print(table)
-        for name, value in (engine or {}).items():
-            console.print(f"engine: {name}: {value}")
+            table.add_row(f"{row.name}\n  {row.against}", f"{millions(row.ours)} {row.unit}", spread_of(row), row.goal)
+        if rows:
+            console.print(table)
+        if engine is not None:
+            console.print(engine_line(engine), highlight=False)
     if write is not None:
         write.write_text(as_markdown(rows, engine), encoding="utf-8")

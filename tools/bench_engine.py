@@ -7,6 +7,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,16 +39,16 @@ def engine_overhead(
         torch.set_num_threads(threads)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            raw, engine, close = _loops(Path(folder), ledger=ledger)
+            loops = make_loops(Path(folder), ledger=ledger)
             try:
-                for loop in (raw, engine):
+                for loop in (loops.raw, loops.engine):
                     loop(min(200, steps))
-                pairs = [(_seconds(raw, steps), _seconds(engine, steps)) for _ in range(repeats)]
+                pairs = [(_seconds(loops.raw, steps), _seconds(loops.engine, steps)) for _ in range(repeats)]
             finally:
-                close()
+                loops.close()
     finally:
         torch.set_num_threads(before)
-    micro = [(1e6 * ours / steps, 1e6 * theirs / steps) for ours, theirs in pairs]
+    micro = [(1e6 * raw / steps, 1e6 * engine / steps) for raw, engine in pairs]
     differences = [engine_us - raw_us for raw_us, engine_us in micro]
     return {
         "raw_us": statistics.median(raw_us for raw_us, _ in micro),
@@ -69,8 +70,19 @@ def _seconds(loop: Callable[[int], None], steps: int) -> float:
     return time.perf_counter() - begun
 
 
-def _loops(folder: Path, *, ledger: bool) -> tuple[Callable[[int], None], Callable[[int], None], Callable[[], None]]:
-    """The raw loop, the engine's, and what closes both; each goes on where its last call ended."""
+@dataclass(frozen=True, kw_only=True)
+class Loops:
+    """The raw loop and the engine's, which go on where their last call ended; their models; and what closes them."""
+
+    raw: Callable[[int], None]
+    engine: Callable[[int], None]
+    raw_model: "torch.nn.Module"
+    model: "torch.nn.Module"
+    close: Callable[[], None]
+
+
+def make_loops(folder: Path, *, ledger: bool) -> Loops:
+    """Both loops on data sets and runs in `folder`."""
     import numpy as np
     import torch
     import torch.nn.functional as F
@@ -123,7 +135,7 @@ def _loops(folder: Path, *, ledger: bool) -> tuple[Callable[[int], None], Callab
         source.close()
         raw_source.close()
 
-    return raw, engine, close
+    return Loops(raw=raw, engine=engine, raw_model=raw_model, model=model, close=close)
 
 
 def _network() -> "torch.nn.Sequential":

@@ -42,7 +42,11 @@ class Update:
         if finite and self.regularization.groups:
             value = self.regularization.add_gradients()
             result.regularization = float(value) if self.watch == "host" else value
-        gradients = [grad for parameter in self.parameters if (grad := parameter.grad) is not None]
+        gradients = [
+            _dense_part(parameter) if grad.is_sparse else grad
+            for parameter in self.parameters
+            if (grad := parameter.grad) is not None
+        ]
         if self.watch == "host":
             finite = finite and self._measure(result, gradients)
             result.set_finite(finite)
@@ -99,3 +103,10 @@ class Update:
             self.found.set(finite)
             return True
         return bool(finite)
+
+
+def _dense_part(parameter: Tensor) -> Tensor:
+    """The values of a sparse gradient (an embedding's), summed by index; writing to them changes the gradient."""
+    assert parameter.grad is not None
+    parameter.grad = parameter.grad.coalesce()
+    return parameter.grad._values()

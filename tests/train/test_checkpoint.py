@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -168,6 +170,35 @@ def test_a_writer_killed_while_replacing_leaves_the_one_before(tmp_path):
     checkpoint.tidy(tmp_path, keep_last=1, announce=pytest.fail)
     assert [p.name for p in tmp_path.iterdir()] == ["t-000000000005"]
     assert checkpoint.read(path).model["w"][0] == 2.0
+
+
+FULL = """
+import resource, sys, torch
+from pathlib import Path
+from minibatch.errors import CheckpointError
+from minibatch.train.checkpoint import Content, newest_complete, place, write
+
+folder = Path(sys.argv[1])
+content = lambda n: Content(model={"w": torch.ones(n)}, optimizer={}, state={})
+write(place(folder, 1), content(10))
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+for time in (2, 3):
+    try:
+        write(place(folder, time), content(100_000))
+    except CheckpointError as error:
+        print("refused:", error)
+print(newest_complete(folder).path.name, [path.name for path in folder.iterdir()])
+"""
+
+
+def test_a_file_that_the_system_cuts_off_is_an_error(tmp_path):
+    """Not a mocked error: the kernel refuses every byte beyond a limit, as a full disk does."""
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", FULL, tmp_path], capture_output=True, text=True, timeout=60)
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3, done.stderr
+    assert all(line.startswith("refused:") and "could not be written" in line for line in lines[:2])
+    assert lines[2] == "t-000000000001 ['t-000000000001']"
 
 
 @pytest.mark.parametrize("call", ["save_file", "sync_file", "sync_folder"])

@@ -299,6 +299,20 @@ def test_the_gradient_norm_is_that_of_the_whole_gradient_and_clipping_scales_it(
         make_trainer(source, clip_grad_norm=0.0)
 
 
+def test_sparse_gradients_are_measured_and_clipped_like_dense_ones():
+    results = []
+    for sparse in (False, True):
+        torch.manual_seed(0)
+        model = nn.Embedding(10, 3, sparse=sparse, dtype=torch.float64)
+        trainer = Trainer(
+            model, Term("c", on(cross_entropy, "y")), sgd(model), None, 4, 2, "x", clip_grad_norm=0.1, seed=1
+        )
+        result = trainer.train_minibatch({"x": np.array([1, 2, 3, 1]), "y": np.array([0, 1, 2, 0])})
+        results.append((result.grad_norm, model.weight.detach()))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)
+    assert torch.allclose(results[0][1], results[1][1], rtol=0, atol=1e-15)
+
+
 def test_weight_l2_is_part_of_the_loss_and_leaves_biases_alone(data):
     columns = {name: torch.from_numpy(values) for name, values in fields().items()}
     with make_source(data) as source:

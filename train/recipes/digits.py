@@ -7,7 +7,7 @@ Alpaydin and Kaynak 1998. One row in five is held out, by a key of its own that 
 by up to a pixel while training. In float64, which costs little at this size: so runs that are cut into other
 microbatches agree to the last digits to the end, where in float32 each rounding grows with every step.
 
-Expected: 98 % of the 348 held-out digits (seeds 1, 2, 3 and 7: 99.1, 98.6, 97.7 and 98.0), in about 5 s on two cores.
+Expected: 98 % of the 348 held-out digits (seeds 1, 2, 3 and 7: 98.6, 98.9, 98.0 and 98.3), in about 5 s on two cores.
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ def digits(
     minibatch_size: int = 64,
     microbatch_size: int | None = None,
     max_samples: int = 100_000,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.2,
     dropout: float = 0.3,
 ) -> RunConfig:
     """The configuration of a run on the digits; sizes in samples.
@@ -78,13 +78,13 @@ def digits(
 
 def make_model(*, dropout: float, seed: int) -> nn.Module:
     """The network, float64: 64 pixels, 512 and 256 hidden units, 10 logits."""
-    return MLP(sizes=(64, 512, 256, 10), dropout=dropout, seed=seed).double()
+    return MLP(sizes=(64, 512, 256, 10), dropout=dropout, activation="gelu", seed=seed).double()
 
 
 def nesterov(model: nn.Module, *, learning_rate: float) -> torch.optim.Optimizer:
     """Gradient descent with Nesterov momentum 0.9; `foreach` is named, because torch's choice depends on the device."""
     return torch.optim.SGD(
-        model.parameters(), lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=1e-4, foreach=True
+        model.parameters(), lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=5e-4, foreach=True
     )
 
 
