@@ -33,7 +33,7 @@ class ReadAhead:
         self._ahead: deque[tuple[Stretch, Future[Block]]] = deque()
         self.lock = threading.RLock()  # held by whoever calls the methods below
         self.forget()
-        LIVE.add(self)
+        LIVE[id(self)] = self
 
     def forget(self) -> None:
         """Drop all blocks: after a jump, or when somebody may have written into one that will be read again."""
@@ -171,16 +171,17 @@ def contiguous(start: int, length: int) -> Stretch:
     return Stretch(start=start, length=length, stride=max(1, length), count=1)
 
 
-LIVE: "weakref.WeakSet[ReadAhead]" = weakref.WeakSet()
+LIVE: "weakref.WeakValueDictionary[int, ReadAhead]" = weakref.WeakValueDictionary()
 
 
 def _before_fork() -> None:
-    for reader in list(LIVE):
-        reader.before_fork()
+    for reference in LIVE.valuerefs():  # a list, where iterating could meet a reader that another thread makes
+        if (reader := reference()) is not None:
+            reader.before_fork()
 
 
 def _after_fork() -> None:
-    for reader in list(LIVE):
+    for reader in list(LIVE.values()):
         reader.after_fork()
 
 

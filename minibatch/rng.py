@@ -6,12 +6,11 @@ process, at any time. Specified for other languages in `docs/order.md`; its plai
 """
 
 import math
-import operator
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from minibatch.arguments import checked_integer
 from minibatch.kernels import permute
 
 MASK = 0xFFFF_FFFF_FFFF_FFFF
@@ -53,7 +52,7 @@ def key(seed: int, purpose: str, *coordinates: int) -> int:
         result = (result ^ byte) * FNV_PRIME & MASK
     result = absorb(mix64(result), checked_seed(seed))
     for coordinate in coordinates:
-        result = absorb(result, checked_word(coordinate, "a coordinate of a key"))
+        result = absorb(result, checked_integer(coordinate, "a coordinate of a key", least=0, most=MASK))
     return result
 
 
@@ -63,20 +62,7 @@ def checked_seed(seed: int) -> int:
     >>> checked_seed(7)
     7
     """
-    return checked_word(seed, "seed")
-
-
-def checked_word(value: Any, what: str) -> int:
-    """`value` as a Python integer in 0 … 2^64 − 1, or the error that names `what`: nothing wraps in silence."""
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{what} must be an integer, got {value!r}")
-    try:
-        word = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, got {value!r} of type {type(value).__name__}") from None
-    if not 0 <= word <= MASK:
-        raise ValueError(f"{what} must be in 0 … 2**64 - 1, got {word}")
-    return word
+    return checked_integer(seed, "seed", least=0, most=MASK)
 
 
 def checked_indices(indices: ArrayLike) -> NDArray[np.uint64]:
@@ -99,7 +85,7 @@ def bits(key: int, indices: ArrayLike) -> NDArray[np.uint64]:
     """
     at = checked_indices(indices)
     out = np.empty(at.shape, np.uint64)
-    permute.fill_bits(np.uint64(checked_word(key, "key")), at.reshape(-1), out.reshape(-1))
+    permute.fill_bits(np.uint64(checked_integer(key, "key", least=0, most=MASK)), at.reshape(-1), out.reshape(-1))
     return out
 
 
@@ -120,7 +106,7 @@ def normal(key: int, indices: ArrayLike) -> NDArray[np.float64]:
     """
     at = checked_indices(indices)
     out = np.empty(at.shape, np.float64)
-    permute.fill_normal(np.uint64(checked_word(key, "key")), at.reshape(-1), out.reshape(-1))
+    permute.fill_normal(np.uint64(checked_integer(key, "key", least=0, most=MASK)), at.reshape(-1), out.reshape(-1))
     return out
 
 

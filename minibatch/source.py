@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from minibatch import order as orders
 from minibatch import rng, timeline
 from minibatch import transforms as operations
+from minibatch.arguments import checked_integer
 from minibatch.batch import Batch
 from minibatch.dataset import Dataset
 from minibatch.errors import CheckpointError, DatasetError
@@ -18,7 +19,7 @@ from minibatch.fetch import Fetcher
 from minibatch.memory import Pool
 from minibatch.order import Window
 from minibatch.readahead import ReadAhead
-from minibatch.timeline import MAX_TIME, SkipRows, checked_integer
+from minibatch.timeline import MAX_TIME, SkipRows
 
 STATE_VERSION = 1
 SEQUENCES = ("whole", "rows")

@@ -3,7 +3,6 @@
 The axis is `0, 1, 2, …`; sweep `s` of a data set of M rows spans `[s·M, (s+1)·M)`. A minibatch is an interval of it.
 """
 
-import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,26 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from minibatch.arguments import checked_integer
+
 MAX_TIME = 2**62
-
-
-def checked_integer(value: Any, what: str, *, least: int, most: int = MAX_TIME) -> int:
-    """`value` as a Python integer in [least, most], or the error that names `what`.
-
-    >>> checked_integer(np.int64(5), "k", least=1)
-    5
-    """
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{what} must be an integer, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{what} must be an integer, got {value!r} of type {type(value).__name__}") from None
-    if number < least:
-        raise ValueError(f"{what} must be at least {least}, got {number}")
-    if number > most:
-        raise ValueError(f"{what} must be at most {most}, got {number}")
-    return number
 
 
 def end_of_axis(rows: int, max_samples: int | None, max_sweeps: int | None) -> int:

@@ -15,12 +15,12 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
+from minibatch.arguments import checked_integer
 from minibatch.claim import STAGED, STAGED_SUFFIX, clear, release_folder, replace_dataset, take_folder, told
 from minibatch.columns import ARROW_METADATA, BYTES, as_arrow, element_type
 from minibatch.errors import DatasetError, SchemaError
 from minibatch.manifest import Fingerprint, Manifest, Shard, fields_of, pack_chunks, write_manifest
 from minibatch.storage import MANIFEST, sync_file, sync_folder
-from minibatch.timeline import checked_integer
 
 CHUNK_BYTES = 8 << 20
 SHARD_BYTES = 512 << 20

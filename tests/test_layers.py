@@ -36,6 +36,7 @@ DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "llvmlite": "numba"}
 # Inside minibatch/ a file imports only files of lower levels. A new file must be placed here.
 LEVEL = {
     "errors": 0,
+    "arguments": 0,
     "rng": 0,
     "kernels": 0,
     "storage": 1,
@@ -61,7 +62,7 @@ LEVEL = {
     "__init__": 9,
 }
 # The few arrows between files of one level, from the importing to the imported one.
-SAME_LEVEL = {("rng", "errors"), ("rng", "kernels"), ("source", "batch"), ("source", "readahead")}
+SAME_LEVEL = {("rng", "errors"), ("rng", "arguments"), ("rng", "kernels"), ("source", "batch"), ("source", "readahead")}
 # The package's front door shows every file but this one: `import minibatch` must not import torch.
 NEVER_IN_INIT = {"torch"}
 

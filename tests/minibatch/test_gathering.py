@@ -26,6 +26,16 @@ def test_rows_of_every_layout_are_gathered_in_the_order_given(folder_of, chunk, 
             assert np.array_equal(values, expected)
 
 
+def test_a_part_of_a_column_is_a_column(folder_of):
+    dataset = Dataset.open(folder_of(40))
+    columns = gather_rows(dataset.chunks, dataset.select(None), np.arange(40))
+    for name, expected in fields_of(np.arange(40)).items():
+        for lo, hi in ((0, 40), (7, 20), (39, 40), (5, 5), (40, 40)):
+            part, half = columns[name].part(lo, hi), (hi - lo) // 2
+            assert np.array_equal(part.view(0, hi - lo), expected[lo:hi])
+            assert np.array_equal(part.part(half, hi - lo).view(0, hi - lo - half), expected[lo + half : hi])
+
+
 def test_fields_lie_apart_on_cache_lines(folder_of):
     dataset = Dataset.open(folder_of(1100, 64, 64))
     columns = gather_rows(dataset.chunks, dataset.select(["bit", "x", "image"]), np.zeros(100_001, np.int64), Pool())

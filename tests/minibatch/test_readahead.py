@@ -201,6 +201,23 @@ def test_what_was_read_ahead_for_other_parts_is_dropped():
         fetch.by_thread.clear()
 
 
+def test_parts_that_a_held_block_has_are_read_from_it_while_the_blocks_of_another_shape_are_dropped():
+    fetch = Fetch()
+    reader = reader_of(fetch)
+    t = 0
+    while t < 200 or reader._block is None or reader._block.stretch.start != t - 4:
+        read_on(reader, t, t + 4, 4)
+        t += 4
+    alone = len(fetch.asked) - len(fetch.by_thread)
+    for offset in (0, 2, 0):
+        for _ in range(3):
+            assert times_read(reader, t + offset, 2, 4) == [t + offset, t + offset + 1]
+            t += 4
+        shapes = {(s.length, s.stride, (s.start - t) % 4) for s, _ in reader._ahead}
+        assert shapes == {(2, 4, offset)}
+    assert len(fetch.asked) - len(fetch.by_thread) == alone
+
+
 def test_an_empty_part_fetches_nothing_and_spoils_nothing():
     fetch = Fetch()
     reader = reader_of(fetch)
@@ -210,8 +227,10 @@ def test_an_empty_part_fetches_nothing_and_spoils_nothing():
     read_on(reader, 200, 400, 10)
     asked = len(fetch.asked) - len(fetch.by_thread)
     assert times_read(reader, 7, 0, 3) == []
-    read_on(reader, 400, 420, 10)
+    read_on(reader, 400, 700, 10)
     assert len(fetch.asked) - len(fetch.by_thread) == asked + 1, "the empty one; the rest came from blocks"
+    starts = [stretch.start for stretch in fetch.by_thread]
+    assert len(starts) == len(set(starts)), "no block was dropped and fetched again"
 
 
 def test_stale_blocks_are_not_waited_for():

@@ -305,7 +305,7 @@ def test_a_seed_that_is_no_integer_is_refused(seed: Any) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**64, -(2**70)])
 def test_a_seed_outside_of_64_bits_is_refused(seed: int) -> None:
-    with pytest.raises(ValueError, match=rf"seed must be in 0 … .*, got {seed}"):
+    with pytest.raises(ValueError, match=rf"seed must be .*0.*, got {seed}"):
         rng.key(seed, "x")
 
 

@@ -102,7 +102,7 @@ def test_bad_partitions_are_refused_and_nothing_moves(folder_of, n, i):
     assert source.nominal_time == 0
 
 
-@pytest.mark.parametrize("k", [2**40, 2**62, 10**30])
+@pytest.mark.parametrize("k", [2**50, 2**62, 10**30])  # beyond any address space
 def test_a_minibatch_beyond_memory_is_refused_and_reading_goes_on(folder_of, k):
     source = MinibatchSource(folder_of(40), shuffle=None)
     with pytest.raises(MemoryError, match="ask for a smaller minibatch"):
@@ -124,8 +124,8 @@ def test_a_bad_time_is_refused_and_nothing_moves(folder_of, time):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"seed": -1}, "seed must be in 0"),
-        ({"seed": 2**64}, "seed must be in 0"),
+        ({"seed": -1}, "seed must be at"),
+        ({"seed": 2**64}, "seed must be at"),
         ({"seed": 1.5}, "seed must be an integer"),
         ({"seed": None}, "seed must be an integer"),
         ({"seed": True}, "seed must be an integer"),

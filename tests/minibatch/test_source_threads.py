@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,9 @@ def test_one_thread_may_seek_and_close_while_another_reads(folder):
 
 def exit_code_of_child(work: Any) -> int:
     """Fork, run `work` in the child, which must return true within a minute."""
-    child = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 on: threads of other libraries' own
+        child = os.fork()
     if child == 0:
         code = 2
         try:
@@ -230,8 +233,10 @@ def test_a_child_of_multiprocessing_reads_and_ends(folder):
     read_on(source, expected, 100, 10)
     context = multiprocessing.get_context("fork")
     children = [context.Process(target=read_on, args=(source, expected, 100, 15)) for _ in range(3)]
-    for child in children:
-        child.start()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for child in children:
+            child.start()
     read_on(source, expected, 100, 15)
     for child in children:
         child.join(60)
