@@ -54,6 +54,10 @@ def package_answer(golden: Golden) -> tuple[str, ...]:
     arguments = golden.arguments
     if golden.kind == "key":
         return (str(rng.key(int(arguments[0]), arguments[1], *map(int, arguments[2:]))),)
+    if golden.kind == "draws":
+        draws = rng.Draws(int(arguments[0]), arguments[1], np.array([int(arguments[2])]))
+        words = [*draws.bits((2,))[0].tolist(), *draws.bits((int(arguments[3]) - 2,))[0].tolist()]
+        return tuple(map(str, words))
     if golden.kind in ("bits", "uniform", "integers", "normal"):
         key, start, count, *bound = map(int, arguments)
         indices = np.arange(start, start + count)
@@ -88,6 +92,9 @@ def plain_answer(golden: Golden) -> tuple[str, ...]:
     arguments = golden.arguments
     if golden.kind == "key":
         return (str(plain_rng.key(int(arguments[0]), arguments[1], *map(int, arguments[2:]))),)
+    if golden.kind == "draws":
+        stream = plain_rng.key(int(arguments[0]), f"transform.{arguments[1]}", int(arguments[2]))
+        return tuple(str(plain_rng.draw(stream, i)) for i in range(int(arguments[3])))
     numbers = [int(argument) for argument in arguments]
     if golden.kind in ("bits", "uniform", "integers", "normal"):
         key, start, count, *bound = numbers

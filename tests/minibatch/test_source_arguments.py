@@ -222,3 +222,9 @@ def test_a_pickle_of_other_data_than_it_finds_is_refused(tmp_path):
             pickled = pickle.dumps(MinibatchSource(tmp_path / "data"))
     with pytest.raises(errors.CheckpointError, match="another data"):
         pickle.loads(pickled)
+
+
+def test_a_source_shows_its_data_its_seed_and_where_it_stands(folder_of):
+    source = MinibatchSource(folder_of(40), seed=7)
+    source.next_minibatch(3)
+    assert repr(source) == f"MinibatchSource({str(folder_of(40))!r}, seed=7, nominal_time=3)"
