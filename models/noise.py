@@ -49,9 +49,11 @@ def mix64(word: int) -> int:
     return word ^ (word >> 31)
 
 
-def sample_words(streams: Sequence[int], times: Tensor) -> tuple[Tensor, Tensor]:
-    """Low and high halves of the word of each stream and sample: int32 (streams, n, 1) twice; times: int64 (n,)."""
-    offsets = torch.tensor([[_signed(stream, 64)] for stream in streams], device=times.device)
+def sample_words(offsets: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
+    """Low and high halves of the word of each stream and sample: int32 (streams, n, 1) twice.
+
+    offsets: the streams as signed numbers, int64 (streams, 1); times: int64 (n,).
+    """
     word = (times + 1) * _GOLDEN + offsets
     # In place: these are tiny tensors, and each operation costs its launch.
     word ^= (word >> 30) & ((1 << 34) - 1)
@@ -100,6 +102,7 @@ class NoiseKeys:
         self.times: Tensor | None = None
         self.calls = [0] * len(keys)
         self._words: tuple[Tensor, Tensor] | None = None
+        self._offsets: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
         self._replaying = False
         self._entering: Tensor | None = None
         self._outer: list[tuple[Tensor | None, list[int], tuple[Tensor, Tensor] | None]] = []
@@ -125,11 +128,21 @@ class NoiseKeys:
         call = self._call_of(layer)
         if call == 0:
             if self._words is None:
-                self._words = sample_words(self.keys, self.times)  # of all layers at once: the cost is in the launches
+                # Of all layers at once: the cost is in the launches.
+                self._words = sample_words(self._offsets_of(self.keys, self.times.device), self.times)
             low, high = self._words
             return low[layer], high[layer]
-        low, high = sample_words([mix64((self.keys[layer] + call * GOLDEN) & MASK_64)], self.times)
+        stream = mix64((self.keys[layer] + call * GOLDEN) & MASK_64)
+        low, high = sample_words(self._offsets_of((stream,), self.times.device), self.times)
         return low[0], high[0]
+
+    def _offsets_of(self, streams: tuple[int, ...], device: torch.device) -> Tensor:
+        """The streams on the device, kept there: a copy in every step would wait for it."""
+        offsets = self._offsets.get((streams, device))
+        if offsets is None:
+            offsets = torch.tensor([[_signed(stream, 64)] for stream in streams], device=device)
+            self._offsets[streams, device] = offsets
+        return offsets
 
     def _call_of(self, layer: int) -> int:
         """The number of this call of the layer, counted within one forward pass; a recomputation is the same call."""

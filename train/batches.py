@@ -78,16 +78,14 @@ class TensorBatch(Mapping[str, Any]):
         return TensorBatch(self._batch, device=device)
 
     def __getitem__(self, name: str) -> Any:
-        try:
-            return self._tensors[name]
-        except KeyError:
-            pass
-        try:
-            values = self._batch[name]
-        except (KeyError, ValueError):
-            raise KeyError(f"field {name!r} is not in the minibatch; it has {', '.join(self)}") from None
-        tensor = as_tensor(values if self._stretch is None else values[self._stretch], self.device)
-        self._tensors[name] = tensor
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            try:
+                values = self._batch[name]
+            except (KeyError, ValueError):
+                raise KeyError(f"field {name!r} is not in the minibatch; it has {', '.join(self)}") from None
+            tensor = as_tensor(values if self._stretch is None else values[self._stretch], self.device)
+            self._tensors[name] = tensor
         return tensor
 
     def __iter__(self) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """What is checked before a run's first step, so that it does not go wrong in silence after hours."""
 
-import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,24 +10,6 @@ from minibatch.train.terms import Term
 
 Promise = Literal["math", "data"]
 RESERVED = ("total_loss",)
-
-
-def checked_size(name: str, value: object, *, optional: bool = False) -> int:
-    """A size in samples as an int ≥ 1; TypeError or ValueError for anything else.
-
-    >>> checked_size("minibatch_size", 64)
-    64
-    """
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        size = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        expected = "an integer ≥ 1, or None" if optional else "an integer ≥ 1"
-        raise TypeError(f"{name}={value!r} of type {type(value).__name__}: expected {expected}") from None
-    if size < 1:
-        raise ValueError(f"{name}={size}: expected an integer ≥ 1 (samples)")
-    return size
 
 
 def checked_terms(terms: Term | Sequence[Term]) -> tuple[Term, ...]:

@@ -19,9 +19,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minibatch import rng
+from minibatch.arguments import checked_integer
 from minibatch.storage import write_atomically
 from minibatch.train.batches import Inputs
-from minibatch.train.checks import checked_size
 from minibatch.train.metrics import Metric
 from minibatch.train.regularizers import WeightL2
 from minibatch.train.schedules import Schedule
@@ -74,10 +74,10 @@ class RunConfig:
         """Wrong sizes are refused here, before a run has made its folder."""
         rng.checked_seed(self.seed)
         for name in ("minibatch_size", "max_samples", "log_every"):
-            checked_size(name, getattr(self, name))
+            checked_integer(getattr(self, name), name, least=1)
         for name in ("microbatch_size", "validate_every", "save_every", "keep_last", "threads"):
             if getattr(self, name) is not None:
-                checked_size(name, getattr(self, name), optional=True)
+                checked_integer(getattr(self, name), name, least=1)
 
 
 def described(value: Any) -> Any:

@@ -5,8 +5,7 @@ does not depend on the cut, except for the last bits of floating-point addition.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,6 @@ from minibatch.train.batches import TensorBatch, shapes_of
 from minibatch.train.terms import Share
 
 Forward = Callable[[nn.Module, TensorBatch], Any]
-_NO_NOISE = nullcontext()
 
 
 class Gradient:
@@ -29,6 +27,7 @@ class Gradient:
         self.forward = forward
         self.keys = keys if keys.names else None
         self.before_microbatch = before_microbatch
+        self._plain = self.keys is None and before_microbatch is None
         self._seeds: dict[tuple[float, torch.Size, torch.dtype], Tensor] = {}
 
     def add(self, batch: TensorBatch, shares: Sequence[Share], *, size: int | None, on_host: bool) -> bool:
@@ -39,6 +38,8 @@ class Gradient:
         """
         n = batch.num_samples
         if size is None or size >= n:
+            if self._plain:
+                return self._passes(batch, shares, 0, n, on_host)
             return self._microbatch(batch, shares, 0, n, on_host)
         for start in range(0, n, size):
             stop = min(start + size, n)
@@ -49,40 +50,48 @@ class Gradient:
     def _microbatch(self, batch: TensorBatch, shares: Sequence[Share], start: int, stop: int, on_host: bool) -> bool:
         if self.before_microbatch is not None:
             self.before_microbatch(start, stop)
+        if self.keys is None:
+            return self._passes(batch, shares, start, stop, on_host)
+        # Backward lies inside: with activation checkpointing it runs parts of the forward pass, noise included, again.
+        with self.keys.at(batch.times_tensor()):
+            return self._passes(batch, shares, start, stop, on_host)
+
+    def _passes(self, batch: TensorBatch, shares: Sequence[Share], start: int, stop: int, on_host: bool) -> bool:
+        """Forward and backward through the model."""
         roots: list[Tensor] = []
         seeds: list[Tensor] = []
         finite = True
-        # Backward lies inside: with activation checkpointing it runs parts of the forward pass, noise included, again.
-        with _NO_NOISE if self.keys is None else self.keys.at(batch.times_tensor()):
-            outputs = None
-            try:
-                outputs = self.forward(self.model, batch)
-                for share in shares:
-                    if share.total == 0.0:
-                        continue
-                    values = checked(share, share.term.loss(outputs, batch), batch, outputs)
-                    share.count(values, start, stop)
-                    if values.requires_grad:  # a term that reaches no parameter is only watched
-                        roots.append(values)
-                        seeds.append(self._seed(share, values, start, stop))
-                        values = values.detach()
-                    numerator = share.weighted_sum(values, start, stop)
-                    if on_host:
-                        value = numerator.item()
-                        share.numerator += value
-                        if value - value != 0.0:  # NaN or infinite
-                            finite = False
-                            share.bad_rows = nonfinite_rows(values, batch)
-                    else:
-                        share.numerator = share.numerator + numerator
-            except Exception as error:
-                error.add_note(f"minibatch: the fields are {shapes_of(batch)}")
-                if outputs is not None:
-                    error.add_note(f"minibatch: the outputs are {shapes_of(outputs)}")
-                raise
-            if finite and roots:
-                # Backward starts from the values with their weights, so that no sum is part of the graph.
-                torch.autograd.backward(roots, seeds)
+        outputs = None
+        try:
+            outputs = self.forward(self.model, batch)
+            for share in shares:
+                if share.total == 0.0:
+                    continue
+                values = share.term.loss(outputs, batch)
+                if not is_per_sample(values, batch.num_samples):
+                    raise wrong_values(share, values, batch, outputs)
+                share.count(values, start, stop)
+                if values.requires_grad:  # a term that reaches no parameter is only watched
+                    roots.append(values)
+                    seeds.append(self._seed(share, values, start, stop))
+                    values = values.detach()
+                numerator = share.weighted_sum(values, start, stop)
+                if on_host:
+                    value = numerator.item()
+                    share.numerator += value
+                    if value - value != 0.0:  # NaN or infinite
+                        finite = False
+                        share.bad_rows = nonfinite_rows(values, batch)
+                else:
+                    share.numerator = share.numerator + numerator
+        except Exception as error:
+            error.add_note(f"minibatch: the fields are {shapes_of(batch)}")
+            if outputs is not None:
+                error.add_note(f"minibatch: the outputs are {shapes_of(outputs)}")
+            raise
+        if finite and roots:
+            # Backward starts from the values with their weights, so that no sum is part of the graph.
+            torch.autograd.backward(roots, seeds)
         return finite
 
     def _seed(self, share: Share, values: Tensor, start: int, stop: int) -> Tensor:
@@ -104,18 +113,21 @@ def nonfinite_rows(values: Tensor, batch: TensorBatch) -> list[int]:
     return [int(row) for row in batch.rows[bad.cpu().numpy()]]
 
 
-def checked(share: Share, values: object, batch: TensorBatch, outputs: object) -> Tensor:
-    """The values of a loss if they can be those of `batch`; else the error that shows the shapes of everything."""
+def wrong_values(share: Share, values: object, batch: TensorBatch, outputs: object) -> ValueError:
+    """The error for what cannot be the values of a loss on `batch`, with the shapes of everything."""
     n = batch.num_samples
-    if isinstance(values, Tensor) and values.ndim and values.shape[0] == n and values.is_floating_point():
-        return values
     if isinstance(values, Tensor) and values.ndim == 0:
         advice = ": a loss returns one value per sample, not their mean or sum (in torch: reduction='none')"
     elif isinstance(values, Tensor) and not values.is_floating_point():
         advice = ": losses are floating-point numbers"
     else:
         advice = ""
-    raise ValueError(
+    return ValueError(
         f"term {share.term.name!r}: its loss returned {shapes_of(values)}, expected floating-point values of shape "
         f"({n},) or ({n}, …){advice}; the outputs are {shapes_of(outputs)}, the fields {shapes_of(batch)}"
     )
+
+
+def is_per_sample(values: object, n: int) -> TypeGuard[Tensor]:
+    """Whether `values` can be those of a loss on n samples: floating-point, (n,) or (n, …)."""
+    return isinstance(values, Tensor) and bool(values.ndim) and values.shape[0] == n and values.is_floating_point()

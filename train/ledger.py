@@ -89,15 +89,22 @@ class Lines:
 
 def line_of(result: StepResult) -> str:
     """A step as its line of the ledger, without the line's end."""
-    # Put together by hand, which is a few times faster than json.dumps: every step pays for this line.
-    pairs = zip(_quoted(result.names), result.numerators, result.denominators, strict=True)
-    terms = ", ".join([f"{name}: [{_number(n)}, {_number(d)}]" for name, n, d in pairs])
-    rates = ", ".join([_number(rate) for rate in result.learning_rates])
-    t0, t1 = result.interval
+    # Filled into a template, which is a few times faster than json.dumps: every step pays for this line.
+    numbers = [float(x) for pair in zip(result.numerators, result.denominators, strict=True) for x in pair]
+    numbers += [float(result["total_loss"] or 0.0), result.grad_norm, *result.learning_rates]
+    total = sum(numbers)
+    shown = list(map(repr if total - total == 0.0 else _number, numbers))
+    template = _template(result.names, len(result.learning_rates))
+    finite = "true" if result.finite else "false"
+    return template % (result.step, *result.interval, result.num_samples, *shown, finite)
+
+
+@cache
+def _template(names: tuple[str, ...], rates: int) -> str:
+    terms = ", ".join(f"{json.dumps(name).replace('%', '%%')}: [%s, %s]" for name in names)
     return (
-        f'{{"step": {result.step}, "t0": {t0}, "t1": {t1}, "samples": {result.num_samples}, "terms": {{{terms}}}, '
-        f'"total_loss": {_number(result["total_loss"])}, "grad_norm": {_number(result.grad_norm)}, '
-        f'"lr": [{rates}], "finite": {"true" if result.finite else "false"}}}'
+        f'{{"step": %d, "t0": %d, "t1": %d, "samples": %d, "terms": {{{terms}}}, "total_loss": %s, "grad_norm": %s, '
+        f'"lr": [{", ".join(["%s"] * rates)}], "finite": %s}}'
     )
 
 
@@ -157,12 +164,6 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and isinstance(document.get("step"), int) else None
 
 
-@cache
-def _quoted(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(json.dumps(name) for name in names)
-
-
-def _number(value: Any) -> str:
+def _number(number: float) -> str:
     """A float in JSON, exact; or, in quotes, what JSON has no number for."""
-    number = float(value)
     return repr(number) if number - number == 0.0 else f'"{number}"'

@@ -29,12 +29,15 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        # A Trainer that is dropped without close() lets its folder go.
+        self.release = weakref.finalize(self, os.close, descriptor)
+        if fcntl is None:
+            return
         try:
-            if fcntl is not None:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-            os.close(descriptor)
+            self.release()
             if holder == str(os.getpid()):
                 who = f"this process ({holder}): close() the other Trainer first"
             else:
@@ -42,5 +45,3 @@ class FolderLock:
             raise FolderInUseError(f"{folder} is in use by {who}") from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        # A Trainer that is dropped without close() lets its folder go.
-        self.release = weakref.finalize(self, os.close, descriptor)

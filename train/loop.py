@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from minibatch.train.checks import checked_size
+from minibatch.arguments import checked_integer
 from minibatch.train.progress import ProgressLine, Reporter
 from minibatch.train.result import StepResult
 from minibatch.train.validation import Validation
@@ -44,7 +44,11 @@ def fit(
     every = {"validate_every": validate_every, "save_every": save_every}
     for name, samples in every.items():
         if samples is not None:
-            checked_size(name, samples, optional=True)
+            checked_integer(samples, name, least=1)
+    if validate_every is not None and trainer.validation is None:
+        raise ValueError("validate_every= needs something to validate on: pass validation= to Trainer")
+    if save_every is not None and trainer.folder is None:
+        raise ValueError("save_every= needs a folder to save into: pass folder= to Trainer")
     reporter = ProgressLine() if progress is True else progress or None
     validation: Validation | None = None
     validated = saved = trainer.nominal_time if trainer.step else -1
@@ -87,11 +91,11 @@ def _target(trainer: "Trainer", max_samples: int | None, max_sweeps: int | None)
     """The nominal time to train up to."""
     targets = [math.inf]
     if max_samples is not None:
-        targets.append(checked_size("max_samples", max_samples, optional=True))
+        targets.append(checked_integer(max_samples, "max_samples", least=1))
     if max_sweeps is not None:
         if trainer.source is None:
             raise ValueError("max_sweeps counts sweeps of a source, and this Trainer has none")
-        targets.append(checked_size("max_sweeps", max_sweeps, optional=True) * len(trainer.source.dataset))
+        targets.append(checked_integer(max_sweeps, "max_sweeps", least=1) * len(trainer.source.dataset))
     return min(targets)
 
 

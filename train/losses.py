@@ -39,21 +39,25 @@ def cross_entropy(
     >>> cross_entropy(torch.zeros(2, 4), torch.tensor([0, 3]))
     tensor([1.3863, 1.3863])
     """
-    if logits.ndim < 2 or labels.shape != _without_classes(logits) or labels.is_floating_point():
-        raise ValueError(
-            "cross_entropy needs floating logits (n, classes, …) and integer labels (n, …), got "
-            f"{shapes_of(logits)} and {shapes_of(labels)}"
-        )
     weights = None if class_weights is None else logits.new_tensor(list(class_weights))
     if weights is not None and len(weights) != logits.shape[1]:
         raise ValueError(f"class_weights has {len(weights)} numbers, the logits {logits.shape[1]} classes")
-    return F.cross_entropy(
-        logits,
-        labels if labels.dtype == torch.int64 else labels.long(),
-        weight=weights,
-        ignore_index=-100 if missing is None else missing,
-        reduction="none",
-        label_smoothing=label_smoothing,
+    if labels.ndim == logits.ndim - 1 and not labels.is_floating_point():
+        try:
+            return F.cross_entropy(
+                logits,
+                labels if labels.dtype is torch.int64 else labels.long(),
+                weight=weights,
+                ignore_index=-100 if missing is None else missing,
+                reduction="none",
+                label_smoothing=label_smoothing,
+            )
+        except (ValueError, RuntimeError):  # what torch says of other shapes
+            if labels.shape == (*logits.shape[:1], *logits.shape[2:]):
+                raise
+    raise ValueError(
+        "cross_entropy needs floating logits (n, classes, …) and integer labels (n, …), got "
+        f"{shapes_of(logits)} and {shapes_of(labels)}"
     )
 
 
@@ -159,11 +163,6 @@ def class_weight(target: str, weights: Sequence[float]) -> ClassWeight:
     tensor([20.,  1.], dtype=torch.float64)
     """
     return ClassWeight(target=target, weights=tuple(float(weight) for weight in weights))
-
-
-def _without_classes(logits: Tensor) -> tuple[int, ...]:
-    shape = logits.shape
-    return (shape[0],) if len(shape) == 2 else (shape[0], *shape[2:])
 
 
 def _chosen(outputs: Any, output: str | int) -> Any:

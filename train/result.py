@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from minibatch.train.terms import Share
+
 Number = float | Tensor
 
 
@@ -61,6 +63,16 @@ class StepResult(Mapping[str, float | None]):
         if not isinstance(self._finite, bool):
             self._finite = bool(self._finite)
         return self._finite
+
+    def take(self, shares: Sequence[Share]) -> None:
+        """Take over what the terms have added up."""
+        numerators, denominators, coefficients = [], [], []
+        for share in shares:
+            numerators.append(share.numerator)
+            denominators.append(share.denominator if share.total else 0.0)
+            coefficients.append(share.coefficient)
+        self.numerators, self.denominators = tuple(numerators), tuple(denominators)
+        self.coefficients = tuple(coefficients)
 
     def set_grad_norm(self, norm: Number) -> None:
         self._grad_norm = norm

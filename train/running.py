@@ -2,7 +2,7 @@
 
 out/config.json      the complete configuration
 out/data/            the data sets, unless they lie elsewhere
-out/ledger.jsonl, validation.jsonl, checkpoints/    see run.py
+out/ledger.jsonl, validation.jsonl, checkpoints/    see folder.py
 out/result.json      of a finished run: values on held-out data, digest of the parameters
 """
 

@@ -12,7 +12,7 @@ from minibatch.models.noise import KeyedNoise
 from minibatch.train import checkpoint, state
 from minibatch.train.config import described, differences
 from minibatch.train.environment import environment
-from minibatch.train.run import RunFolder
+from minibatch.train.folder import RunFolder
 
 if TYPE_CHECKING:
     from minibatch.train.trainer import Trainer

@@ -110,6 +110,8 @@ class Share:
 
         Raises ValueError where weights do not fit the values, or where microbatches differ in values per sample.
         """
+        if self.trailing == 1 and values.ndim == 1 and self.weights is None:
+            return
         weights = stop - start
         if self.weights is not None:
             shape = (stop - start, *self.weights.shape[1:])
@@ -133,7 +135,7 @@ class Share:
 
     def weighted_sum(self, values: Tensor, start: int, stop: int) -> Tensor:
         """Σ w·m·values of the samples [start, stop): a 0-dim tensor, float64 wherever the device has it."""
-        dtype = torch.float32 if values.device.type == "mps" else torch.float64
+        dtype = torch.float32 if values.is_mps else torch.float64
         if self.weights is None:
             return values.sum(dtype=dtype)
         weights = self._stretch(self.weights, values, start, stop)
@@ -147,7 +149,10 @@ class Share:
         scale = self.coefficient / self.denominator
         if self.weights is None:
             return torch.full_like(values, scale)
-        weights = self._stretch(self.weights, values, start, stop).to(torch.float64) * scale
+        weights = (
+            self._stretch(self.weights, values, start, stop).to(torch.float32 if values.is_mps else torch.float64)
+            * scale
+        )
         return weights.to(values.dtype).expand(values.shape)
 
     def _stretch(self, weights: Tensor, values: Tensor, start: int, stop: int) -> Tensor:

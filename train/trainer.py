@@ -15,13 +15,15 @@ from typing import Any, Self
 from torch import nn
 from torch.optim import Optimizer
 
-from minibatch import MinibatchSource, rng
+from minibatch import Dataset, MinibatchSource, rng
+from minibatch.arguments import checked_integer
 from minibatch.batch import Batch
 from minibatch.models import noise
 from minibatch.train import checks, foreign, loop, saving
 from minibatch.train.batches import Inputs, Samples, TensorBatch, forward_function
 from minibatch.train.checks import Promise
 from minibatch.train.errors import NonFiniteError
+from minibatch.train.folder import RunFolder
 from minibatch.train.foreign import ForeignNoise
 from minibatch.train.gradient import Gradient
 from minibatch.train.guard import Buffers, Found, Policy, watch_for
@@ -31,7 +33,6 @@ from minibatch.train.progress import Reporter
 from minibatch.train.progress import announce as print_to_stderr
 from minibatch.train.regularizers import Regularization, WeightL2
 from minibatch.train.result import StepResult, fetch_all
-from minibatch.train.run import RunFolder
 from minibatch.train.saving import Restored
 from minibatch.train.schedules import Schedule
 from minibatch.train.terms import Share, Term, plan
@@ -89,7 +90,7 @@ class Trainer:
         regularizers: Sequence[WeightL2] = (),
         clip_grad_norm: float | None = None,
         promise: Promise = "math",
-        validation: Any = None,
+        validation: MinibatchSource | Dataset | str | os.PathLike[str] | None = None,
         metrics: Sequence[Metric] = (),
         folder: str | os.PathLike[str] | None = None,
         ledger: bool = True,
@@ -104,15 +105,15 @@ class Trainer:
         self.model = model
         self.terms = checks.checked_terms(terms)
         self.source = source
-        self.minibatch_size = checks.checked_size("minibatch_size", minibatch_size)
+        self.minibatch_size = checked_integer(minibatch_size, "minibatch_size", least=1)
         self.microbatch_size = None
         if microbatch_size is not None:
-            self.microbatch_size = checks.checked_size("microbatch_size", microbatch_size, optional=True)
+            self.microbatch_size = checked_integer(microbatch_size, "microbatch_size", least=1)
         self.inputs = inputs
         self.seed = rng.checked_seed(seed if seed is not None else source.seed if source is not None else 0)
         self.promise = promise
         checks.check_statistics(model, promise, self.minibatch_size, self.microbatch_size)
-        self.log_every = checks.checked_size("log_every", log_every)
+        self.log_every = checked_integer(log_every, "log_every", least=1)
         if clip_grad_norm is not None and not clip_grad_norm > 0:
             raise ValueError(f"clip_grad_norm={clip_grad_norm!r}: expected a number > 0, or None")
         self.clip_grad_norm = clip_grad_norm
@@ -120,7 +121,7 @@ class Trainer:
             raise ValueError(f"on_nonfinite={on_nonfinite!r}: expected 'stop' or 'skip'")
         self.on_nonfinite = on_nonfinite
         if keep_last is not None:
-            keep_last = checks.checked_size("keep_last", keep_last, optional=True)
+            keep_last = checked_integer(keep_last, "keep_last", least=1)
         self.validation, self.metrics = validation, tuple(metrics)
         self.config, self.announce = config, announce
         self.step = 0
@@ -253,6 +254,11 @@ class Trainer:
         """
         return saving.restore(self, self._folder, None if path is None else Path(path), override)
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the run."""
+        return None if self._folder is None else self._folder.path
+
     def holds_a_run(self) -> bool:
         """Whether the run's folder has steps or checkpoints of an earlier process, which can be restored."""
         return self._folder is not None and self._folder.holds_a_run()
@@ -302,10 +308,16 @@ class Trainer:
         if t0 == t1:
             return result
         result.step += 1
-        self._buffers.keep()
+        if self._buffers.kept:
+            self._buffers.keep()
         try:
+            batch = TensorBatch(samples)
+            shares = [plan(term, batch, nominal_size=self.minibatch_size, time=t0) for term in self.terms]
             result.learning_rates = self._update.set_rates(t0)
-            shares, finite = self._accumulate(TensorBatch(samples), t0)
+            for parameter in self._parameters:
+                parameter.grad = None
+            present = any(share.total for share in shares)
+            finite = self._accumulate(batch, shares) if present else True
         except BaseException:
             self._buffers.put_back()
             if given is None:
@@ -315,7 +327,10 @@ class Trainer:
             self._time = t1
         elif isinstance(samples, Samples):
             self.source.seek(t1)
-        self._finish(result, shares, finite)
+        result.take(shares)
+        if present:  # without a sample of any term nothing is learnt, not even from regularizers
+            self._update.apply(result, finite)
+        self._write_down(result, shares)
         return result
 
     def _next(self, size: int) -> Batch:
@@ -330,31 +345,23 @@ class Trainer:
             raise TypeError(f"expected a Batch, or a mapping from fields to arrays, got {type(given).__name__}")
         return Samples(given, time=self.nominal_time)
 
-    def _accumulate(self, host: TensorBatch, t0: int) -> tuple[list[Share], bool]:
-        """The gradient of the minibatch, in the parameters' `grad`; changes nothing else that lasts."""
-        for parameter in self._parameters:
-            parameter.grad = None
-        shares = [plan(term, host, nominal_size=self.minibatch_size, time=t0) for term in self.terms]
-        present = [share.term.name for share in shares if share.total]
-        if not present:
-            return shares, True
-        first, self._first = self._first, False
-        states = foreign.generator_states(self.device) if first and self.foreign_noise != "allow" else []
+    def _accumulate(self, host: TensorBatch, shares: Sequence[Share]) -> bool:
+        """The gradient of the minibatch, in the parameters' `grad`; False if a loss was not finite."""
         batch = host if self.device.type == "cpu" else host.on(self.device)
-        finite = self._gradient.add(batch, shares, size=self.microbatch_size, on_host=self._on_host)
-        if states:
-            foreign.check_generators(states, foreign.generator_states(self.device))
+        if not self._first:
+            finite = self._gradient.add(batch, shares, size=self.microbatch_size, on_host=self._on_host)
+        else:
+            self._first = False
+            states = foreign.generator_states(self.device)
+            finite = self._gradient.add(batch, shares, size=self.microbatch_size, on_host=self._on_host)
+            if self.foreign_noise != "allow":
+                foreign.check_generators(states, foreign.generator_states(self.device))
         if self._unreached:
-            self._check_reached(present)
-        return shares, finite
+            self._check_reached(shares)
+        return finite
 
-    def _finish(self, result: StepResult, shares: Sequence[Share], finite: bool) -> None:
-        """Apply the gradient, unless it is not finite, and write the step down."""
-        result.numerators = tuple([share.numerator for share in shares])
-        result.denominators = tuple([share.denominator if share.total else 0.0 for share in shares])
-        result.coefficients = tuple([share.coefficient for share in shares])
-        if any(result.denominators):  # without a sample of any term nothing is learnt, not even from regularizers
-            self._update.apply(result, finite)
+    def _write_down(self, result: StepResult, shares: Sequence[Share]) -> None:
+        """Count the step, put it into the ledger, and stop the run if it was not finite."""
         self.step = result.step
         if not self._on_host:
             self._unwatched.append(result)
@@ -377,10 +384,10 @@ class Trainer:
             "before this step. To leave such steps out pass on_nonfinite='skip', or the interval as skip= to the source"
         )
 
-    def _check_reached(self, present: Sequence[str]) -> None:
+    def _check_reached(self, shares: Sequence[Share]) -> None:
         """A parameter without a gradient after every term has been there once is reached by none."""
         self._unreached = {name: p for name, p in self._unreached.items() if p.grad is None}
-        self._unseen.difference_update(present)
+        self._unseen.difference_update(share.term.name for share in shares if share.total)
         if self._unreached and not self._unseen:
             raise ValueError(unreached_message(self._unreached))
 

@@ -31,7 +31,7 @@ class Update:
     ) -> None:
         self.parameters = parameters
         self.optimizers = optimizers
-        self.schedules = schedules
+        self.scheduled = list(zip(optimizers, schedules, strict=True))
         self.regularization = regularization
         self.clip = clip
         self.watch = watch
@@ -60,7 +60,7 @@ class Update:
     def set_rates(self, time: int) -> tuple[float, ...]:
         """Give every optimizer the rate that its schedule has at nominal `time`; the rates, one per optimizer."""
         rates = []
-        for optimizer, schedule in zip(self.optimizers, self.schedules, strict=True):
+        for optimizer, schedule in self.scheduled:
             groups = optimizer.param_groups
             if schedule is None:
                 rate = groups[0]["lr"]

@@ -3,6 +3,7 @@
 The result depends on the data set, not on how it is cut into minibatches (but for the last bits of the forward pass).
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from minibatch import Dataset, MinibatchSource
 from minibatch.train.batches import Inputs, TensorBatch, forward_function
-from minibatch.train.gradient import checked
+from minibatch.train.gradient import is_per_sample, wrong_values
 from minibatch.train.metrics import Metric
 from minibatch.train.terms import Term, plan
 
@@ -42,7 +43,7 @@ class Validation(Mapping[str, float | None]):
 
 def evaluate(
     model: nn.Module,
-    data: MinibatchSource | Dataset | str,
+    data: MinibatchSource | Dataset | str | os.PathLike[str],
     *,
     inputs: Inputs,
     terms: Sequence[Term] = (),
@@ -96,7 +97,9 @@ def evaluate(
                 for term in measured:
                     share = plan(term, host, nominal_size=minibatch_size, time=0)
                     if not share.absent:
-                        values = checked(share, _as_floating(term.loss(outputs, whole)), whole, outputs)
+                        values = _as_floating(term.loss(outputs, whole))
+                        if not is_per_sample(values, batch.num_samples):
+                            raise wrong_values(share, values, whole, outputs)
                         share.count(values, 0, batch.num_samples)
                         sums[term.name].append(share.weighted_sum(values, 0, batch.num_samples))
                         denominators[term.name] += share.denominator

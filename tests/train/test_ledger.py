@@ -12,7 +12,7 @@ from tests.train.small import make_source, make_trainer, write
 
 
 def result(step=3, numerator=97.125, denominator=64.0, **attributes):
-    made = StepResult(("class", 'odd "name"'), step, (128, 192), 64)
+    made = StepResult(("class", 'odd "100 %s"'), step, (128, 192), 64)
     made.numerators, made.denominators, made.coefficients = (numerator, 0.0), (denominator, 0.0), (0.5, 1.0)
     made.learning_rates = (0.001, 1e-9)
     made.set_grad_norm(attributes.get("norm", 1 / 3))
@@ -26,11 +26,11 @@ def test_a_line_is_read_as_it_was_written(tmp_path):
     ledger.flush()
     (line,) = read_ledger(tmp_path)
     assert (line.step, line.t0, line.t1, line.samples, line.lr, line.finite) == (3, 128, 192, 64, (0.001, 1e-9), True)
-    assert line.terms == {"class": (97.125, 64.0), 'odd "name"': (0.0, 0.0)}
+    assert line.terms == {"class": (97.125, 64.0), 'odd "100 %s"': (0.0, 0.0)}
     assert line.total_loss == 0.5 * 97.125 / 64
     assert line.grad_norm == 1 / 3
     assert line.value("class") == 97.125 / 64
-    assert line.value('odd "name"') is None
+    assert line.value('odd "100 %s"') is None
 
 
 def test_lines_are_strict_json_even_without_numbers(tmp_path):
