@@ -93,6 +93,11 @@ class MinibatchSource:
         }
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """What this source was opened with, the data apart: a new source of the same data is equal with the same."""
+        return dict(self._arguments)
+
+    @property
     def nominal_time(self) -> int:
         """Where the next minibatch begins."""
         return self._time

@@ -35,6 +35,7 @@ def at(
     with open_axis(directory, seed, window) as source:
         rows, last = len(source.dataset), nominal_time + count - 1
         most = {"time": last, "sweep": last // rows, "place": rows - 1, "row": rows - 1}
+        tell(source)
         report(records_at(source, nominal_time, count), most, as_json=as_json)
 
 
@@ -56,12 +57,18 @@ def when(
         rows = len(source.dataset)
         records = ((source.when(row, sweep=each), each) for each in range(first, last + 1))
         most = {"time": (last + 1) * rows - 1, "sweep": last, "place": rows - 1, "row": rows - 1}
+        tell(source)
         report(((time, each, time % rows, row) for time, each in records), most, as_json=as_json)
 
 
 def open_axis(directory: Path, seed: int, window: int | None) -> MinibatchSource:
     """The source whose axis is asked about: full order, or that of a window."""
     return MinibatchSource(directory, seed=seed, shuffle="full" if window is None else Window(rows=window))
+
+
+def tell(source: MinibatchSource) -> None:
+    """Say on stderr of which axis the answer is: another seed or order has other rows."""
+    typer.echo(f"seed {source.seed}, order {source.order.describe()}", err=True)
 
 
 def records_at(source: MinibatchSource, start: int, count: int) -> Iterator[tuple[int, ...]]:

@@ -20,7 +20,7 @@ def train(
     ] = False,
     minibatch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
     microbatch_size: Annotated[
-        int | None, typer.Option(help="Samples in the model at once; changes no result.")
+        int | None, typer.Option(help="Samples in the model at once; changes results by rounding only.")
     ] = None,
     max_samples: Annotated[int | None, typer.Option(help="Nominal time to train to, in samples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, first weights and noise.")] = None,

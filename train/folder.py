@@ -60,6 +60,10 @@ class RunFolder:
             later = lines.cut(step) if lines is not None else 0
             if later:
                 self.announce(f"{what} {step + 1} to {step + later} are computed again: their lines were cut off")
+        if self.restored and self.ledger is not None and (last := self.ledger.last_step()) < step:
+            self.announce(
+                f"the ledger has no lines of steps {last + 1} to {step}: it was removed, or the run kept none"
+            )
         aside = checkpoint.set_aside(self.checkpoints, time)
         if aside:
             self.announce(

@@ -68,7 +68,7 @@ class Gradient:
                 if share.total == 0.0:
                     continue
                 values = share.term.loss(outputs, batch)
-                if not is_per_sample(values, batch.num_samples):
+                if not is_per_sample(values, batch.num_samples) or crosses_samples(values, outputs):
                     raise wrong_values(share, values, batch, outputs)
                 share.count(values, start, stop)
                 if values.requires_grad:  # a term that reaches no parameter is only watched
@@ -120,6 +120,11 @@ def wrong_values(share: Share, values: object, batch: TensorBatch, outputs: obje
         advice = ": a loss returns one value per sample, not their mean or sum (in torch: reduction='none')"
     elif isinstance(values, Tensor) and not values.is_floating_point():
         advice = ": losses are floating-point numbers"
+    elif crosses_samples(values, outputs):
+        advice = (
+            ": every output met every target, because (n, 1) and (n,) broadcast to (n, n); give both one shape, as in "
+            "outputs.squeeze(1)"
+        )
     else:
         advice = ""
     return ValueError(
@@ -131,3 +136,11 @@ def wrong_values(share: Share, values: object, batch: TensorBatch, outputs: obje
 def is_per_sample(values: object, n: int) -> TypeGuard[Tensor]:
     """Whether `values` can be those of a loss on n samples: floating-point, (n,) or (n, …)."""
     return isinstance(values, Tensor) and bool(values.ndim) and values.shape[0] == n and values.is_floating_point()
+
+
+def crosses_samples(values: object, outputs: object) -> bool:
+    """Whether values (n, n) come of outputs (n, 1): the commonest accident of broadcasting, which trains in silence."""
+    if not (isinstance(values, Tensor) and isinstance(outputs, Tensor)):
+        return False
+    n = len(values) if values.ndim else 0
+    return n > 1 and tuple(values.shape) == (n, n) and tuple(outputs.shape) == (n, 1)

@@ -49,6 +49,11 @@ def fit(
         raise ValueError("validate_every= needs something to validate on: pass validation= to Trainer")
     if save_every is not None and trainer.folder is None:
         raise ValueError("save_every= needs a folder to save into: pass folder= to Trainer")
+    # Before the first step, not hours later.
+    if validate_every is not None and trainer.validation is None:
+        raise ValueError("validate_every needs something to validate on: pass validation= to Trainer")
+    if save_every is not None and not trainer.has_folder:
+        raise ValueError("save_every needs a place for checkpoints: pass folder= to Trainer")
     reporter = ProgressLine() if progress is True else progress or None
     validation: Validation | None = None
     validated = saved = trainer.nominal_time if trainer.step else -1

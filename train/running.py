@@ -23,6 +23,7 @@ from minibatch.train.checkpoint import checkpoints_in
 from minibatch.train.config import RunConfig, described, save_config
 from minibatch.train.digest import parameters_digest
 from minibatch.train.ledger import Lines
+from minibatch.train.lock import FolderLock
 from minibatch.train.loop import Callback
 from minibatch.train.progress import Reporter, announce
 from minibatch.train.trainer import Trainer
@@ -65,6 +66,11 @@ def options_for(recipe: str, out: Path, given: Mapping[str, Any], *, resume: boo
         raise CheckpointError(f"{out / CONFIG} is damaged: {error!r}") from None
     if saved_recipe != recipe:
         raise CheckpointError(f"{out} holds a run of the recipe {saved_recipe}, not of {recipe}")
+    if given.get("seed", saved.get("seed")) != saved.get("seed"):
+        raise CheckpointError(
+            f"{out} holds a run with seed {saved.get('seed')}, which a resume cannot change (given: {given['seed']}): "
+            "leave out --seed, or begin another run in another folder"
+        )
     return {**saved, **given}
 
 
@@ -82,7 +88,11 @@ def run_recipe(
     """Begin or resume the run of a recipe in the folder `out`, up to its `max_samples`; errors: see `options_for`."""
     recipes.find(recipe)  # an unknown name is an error before anything is looked at
     config = recipes.configure(recipe, options_for(recipe, out, options, resume=resume))
-    prepared = config.data(out / "data" if data is None else data)
+    lock = FolderLock(out)  # two runs that begin at once must not both make the data
+    try:
+        prepared = config.data(out / "data" if data is None else data)
+    finally:
+        lock.release()
     with (
         torch_threads(config.threads, say),
         MinibatchSource(prepared.train, seed=config.seed, transforms=config.transforms) as source,
@@ -92,6 +102,11 @@ def run_recipe(
         if resume and checkpoints_in(out / "checkpoints"):
             restored = trainer.restore_from_checkpoint()
             say(f"resumed after step {restored.step:,}, at nominal time {restored.nominal_time:,}")
+            if restored.nominal_time > config.max_samples:
+                raise CheckpointError(
+                    f"{out} holds a run that stands at nominal time {restored.nominal_time:,}, beyond max_samples = "
+                    f"{config.max_samples:,}: nothing is left to train"
+                )
         out.mkdir(parents=True, exist_ok=True)
         save_config(out / CONFIG, config)
         (out / RESULT).unlink(missing_ok=True)

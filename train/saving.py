@@ -96,9 +96,11 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
         "config": described(trainer.config),
     }
     changes = differences(saved["settings"], now["settings"])
-    changes += differences(saved["environment"], now["environment"], "environment")
     if saved["config"] is not None and now["config"] is not None:
-        changes += differences(saved["config"], now["config"], "config")
+        # The configuration says it all in the user's words; `options` only what it was made from.
+        inner = differences(saved["config"], now["config"])
+        changes = [line for line in inner if not line.startswith("options.")] or inner or changes
+    changes += differences(saved["environment"], now["environment"], "environment")
     if saved["seed"] != trainer.seed:
         changes.insert(0, f"seed: {saved['seed']} → {trainer.seed}")
     for change in changes:
@@ -115,6 +117,7 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
 def settings(trainer: "Trainer") -> dict[str, Any]:
     """What may be changed at a resume, for comparison: sizes, terms, rates, schedules, noise."""
     layers = trainer.model.named_modules()
+    opened = {} if trainer.source is None else trainer.source.arguments
     return {
         "promise": trainer.promise,
         "minibatch_size": trainer.minibatch_size,
@@ -128,6 +131,8 @@ def settings(trainer: "Trainer") -> dict[str, Any]:
         "noise": {name: f"{type(m).__name__}({m.extra_repr()})" for name, m in layers if isinstance(m, KeyedNoise)},
         "foreign_noise": trainer.foreign_noise,
         "on_nonfinite": trainer.on_nonfinite,
+        # Data, seed and order have been compared by the source itself.
+        "source": {name: described(value) for name, value in opened.items() if name not in ("seed", "shuffle")},
     }
 
 

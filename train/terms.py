@@ -240,7 +240,9 @@ def _column(term: Term, role: str, batch: TensorBatch) -> Tensor:
 def _weights(term: Term, batch: TensorBatch) -> tuple[Tensor, bool]:
     """Checked weights of the whole minibatch, and whether one of them is 0."""
     values = _column(term, "weight", batch)
-    least, most = (float(bound) for bound in torch.aminmax(values.double() if values.dtype == torch.bool else values))
+    if not values.is_floating_point():
+        values = values.double()  # torch has little arithmetic for unsigned integers
+    least, most = (float(bound) for bound in torch.aminmax(values))
     # A NaN makes both bounds NaN, and every comparison with it false.
     if not (least >= 0.0 and most < math.inf):
         fine = torch.isfinite(values) & (values >= 0)

@@ -259,6 +259,11 @@ class Trainer:
         """The folder of the run."""
         return None if self._folder is None else self._folder.path
 
+    @property
+    def has_folder(self) -> bool:
+        """Whether this Trainer was given a folder for ledger and checkpoints."""
+        return self._folder is not None
+
     def holds_a_run(self) -> bool:
         """Whether the run's folder has steps or checkpoints of an earlier process, which can be restored."""
         return self._folder is not None and self._folder.holds_a_run()
@@ -356,7 +361,7 @@ class Trainer:
             finite = self._gradient.add(batch, shares, size=self.microbatch_size, on_host=self._on_host)
             if self.foreign_noise != "allow":
                 foreign.check_generators(states, foreign.generator_states(self.device))
-        if self._unreached:
+        if self._unreached and finite:  # else backward did not run
             self._check_reached(shares)
         return finite
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from minibatch import Dataset, MinibatchSource
 from minibatch.train.batches import Inputs, TensorBatch, forward_function
-from minibatch.train.gradient import is_per_sample, wrong_values
+from minibatch.train.gradient import crosses_samples, is_per_sample, wrong_values
 from minibatch.train.metrics import Metric
 from minibatch.train.terms import Term, plan
 
@@ -52,9 +52,9 @@ def evaluate(
 ) -> Validation:
     """Every term and metric over one sweep of `data`, in eval mode and without gradients; modes are put back after.
 
-    data: a data set, read in its own order; or a source (with transforms, say), of which one sweep is read from time 0
-    on, or as much as its limits give. A term's value is Σ w·m·loss / Σ w·m, or / Σ m where its denominator is not
-    "weights"; coefficients do not matter.
+    data: a data set, read in its own order; or a source (with transforms, say), of which one sweep is read from time
+    0 on, or as much as its limits give; it then stands where it stood. A term's value is Σ w·m·loss / Σ w·m, or / Σ m
+    where its denominator is not "weights"; coefficients do not matter.
 
     >>> import tempfile
     >>> import numpy as np
@@ -79,7 +79,7 @@ def evaluate(
     denominators = dict.fromkeys(names, 0.0)
     samples = 0
     modes = [(module, module.training) for module in model.modules()]
-    end = len(source.dataset)
+    end, position = len(source.dataset), source.nominal_time
     try:
         model.eval()
         source.seek(0)
@@ -98,7 +98,7 @@ def evaluate(
                     share = plan(term, host, nominal_size=minibatch_size, time=0)
                     if not share.absent:
                         values = _as_floating(term.loss(outputs, whole))
-                        if not is_per_sample(values, batch.num_samples):
+                        if not is_per_sample(values, batch.num_samples) or crosses_samples(values, outputs):
                             raise wrong_values(share, values, whole, outputs)
                         share.count(values, 0, batch.num_samples)
                         sums[term.name].append(share.weighted_sum(values, 0, batch.num_samples))
@@ -106,7 +106,9 @@ def evaluate(
     finally:
         for module, training in modes:
             module.training = training
-        if not isinstance(data, MinibatchSource):
+        if isinstance(data, MinibatchSource):
+            source.seek(position)  # it may be the one that is trained on
+        else:
             source.close()
     # Pairwise, by torch.sum, after one transfer: nothing waited for the device on the way.
     numerators = {name: float(torch.stack(values).sum()) if values else 0.0 for name, values in sums.items()}

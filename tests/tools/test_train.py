@@ -48,7 +48,10 @@ def test_help_lists_the_options():
         (("digits", "--out", "{new}", "--microbatch-size", "-3"), "microbatch_size must be at least 1, got -3"),
         (("digits", "--out", "{new}", "--seed", "-1"), "seed must be at least 0, got -1"),
         (("digits", "--out", "{new}", "--max-samples", "0"), "max_samples must be at least 1, got 0"),
-        (("digits", "--out", "{run}", "--resume", "--seed", "8"), "made with seed 7, this run has seed 8"),
+        (
+            ("digits", "--out", "{run}", "--resume", "--seed", "8"),
+            "holds a run with seed 7, which a resume cannot change (given: 8)",
+        ),
     ],
 )
 def test_what_cannot_be_done_is_one_line_and_exit_code_1(digits, tmp_path, arguments, message):

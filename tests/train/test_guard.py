@@ -236,3 +236,15 @@ def test_weights_of_zero_keep_bad_samples_out(data):
 def test_policies_are_named():
     with pytest.raises(ValueError, match="'stop' or 'skip'"):
         make_trainer(None, on_nonfinite="ignore")
+
+
+def test_a_first_step_that_is_not_finite_is_told_as_such_or_skipped(data):
+    """Without a backward pass nothing can be said of parameters that no term reaches."""
+    with make_source(data, shuffle=None) as source:
+        source.seek(BAD_ROW)
+        with pytest.raises(NonFiniteError, match=r"step 1, .*rows \[30\]"):
+            make_trainer(source).train_minibatch()
+        source.seek(BAD_ROW)
+        trainer = make_trainer(source, on_nonfinite="skip")
+        assert not trainer.train_minibatch().finite
+        assert trainer.train_minibatch().finite

@@ -347,3 +347,11 @@ def test_a_loss_is_a_function_of_its_parts(data):
     one, two = (Term("c", on(cross_entropy, "label", output="logits", label_smoothing=s)) for s in (0.1, 0.2))
     assert described(one) != described(two)
     assert described(one)["loss"]["options"] == {"label_smoothing": 0.1}
+
+
+def test_other_transforms_limits_and_holes_of_the_source_are_said(data, whole):
+    folder, _ = whole[0], None
+    with make_source(data, skip=[(80, 100)], max_samples=1000) as source:
+        changes = make_trainer(source).restore_from_checkpoint(folder / "5").changes
+    assert "source.max_samples: null → 1000" in changes
+    assert any(change.startswith("source.skip: ") and "[80, 100]" in change for change in changes)

@@ -1,11 +1,13 @@
 """A recipe in a folder: begun, resumed, finished; and what its folder refuses."""
 
 import json
+import shutil
 
 import pytest
 
 from minibatch.errors import CheckpointError
 from minibatch.train import FolderInUseError, read_ledger, recipes
+from minibatch.train.lock import FolderLock
 from minibatch.train.running import run_recipe
 
 SHORT = {"max_samples": 1000}
@@ -68,7 +70,8 @@ def test_a_run_may_be_prolonged_and_cut_otherwise(finished, tmp_path):
     )  # fmt: skip
     assert ended.nominal_time == 1500
     assert "changed since the checkpoint: microbatch_size: null → 10" in said
-    assert "changed since the checkpoint: config.max_samples: 1000 → 1500" in said
+    assert "changed since the checkpoint: max_samples: 1000 → 1500" in said
+    assert len([line for line in said if "max_samples" in line]) == 1, "told once"
     assert "resumed after step 16, at nominal time 1,000" in said
 
 
@@ -111,3 +114,29 @@ def test_every_recipe_has_defaults_and_names_itself():
         config = recipes.configure(name, {})
         assert config.recipe == name
         assert recipes.configure(name, dict(config.options)) == config or config.options
+
+
+def test_a_run_that_is_already_further_is_left_as_it_is(finished, tmp_path):
+    out, _, _ = finished
+    shutil.copytree(out, tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.json*")}
+    with pytest.raises(CheckpointError, match="stands at nominal time 1,000, beyond max_samples = 500"):
+        run_recipe("digits", tmp_path / "run", options={"max_samples": 500}, resume=True, say=lambda text: None)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*.json*")} == before
+
+
+def test_while_another_process_prepares_the_data_a_second_run_is_refused(tmp_path):
+    lock = FolderLock(tmp_path)
+    with pytest.raises(FolderInUseError, match="is in use by"):
+        run_recipe("digits", tmp_path, options=SHORT, say=lambda text: None)
+    lock.release()
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_ledger_that_was_removed_is_missed(finished, tmp_path):
+    out, _, _ = finished
+    shutil.copytree(out, tmp_path / "run")
+    (tmp_path / "run" / "ledger.jsonl").unlink()
+    said = []
+    run_recipe("digits", tmp_path / "run", options={"max_samples": 1100}, resume=True, say=said.append)
+    assert "the ledger has no lines of steps 1 to 16: it was removed, or the run kept none" in said

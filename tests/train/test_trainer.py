@@ -459,3 +459,36 @@ def test_validations_and_checkpoints_come_where_a_multiple_is_crossed(data, tmp_
     assert saved == ["t-000000000027", "t-000000000054", "t-000000000060"]
     lines = (tmp_path / "run" / "validation.jsonl").read_text().splitlines()
     assert [line.split('"t": ')[1].split(",")[0] for line in lines] == ["27", "45", "60"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [("save_every", "pass folder="), ("validate_every", "pass validation=")]
+)
+def test_what_fit_will_need_later_is_asked_for_before_the_first_step(data, option, message):
+    with make_source(data) as source:
+        trainer = make_trainer(source)
+        with pytest.raises(ValueError, match=message):
+            trainer.fit(max_samples=10_000, **{option: 9_000})
+        assert trainer.step == 0
+
+
+def test_a_loss_in_which_every_output_met_every_target_is_refused(data):
+    """Outputs (n, 1) less targets (n,) are (n, n) in torch: it trains, and learns something else."""
+    model = nn.Linear(6, 1).double()
+    crossed = Term("fit", lambda outputs, batch: (outputs - batch["target"][:, 0]) ** 2)
+    with make_source(data) as source:
+        trainer = Trainer(model, crossed, sgd(model), source, 9, inputs="x")
+        with pytest.raises(ValueError, match=r"every output met every target.*outputs.squeeze\(1\)"):
+            trainer.train_minibatch()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.int8, np.float16, np.bool_])
+def test_weights_of_any_dtype_weigh_the_same(dtype):
+    outputs = torch.nn.Parameter(torch.arange(4.0, dtype=torch.float64))
+    weights = np.array([1, 0, 1, 1]).astype(dtype)
+    term = Term("it", lambda out, batch: out, weight="w", mask="m")
+    model = nn.ParameterList([outputs])
+    trainer = Trainer(model, term, sgd(model), None, 4, inputs=lambda model, batch: model[0])
+    result = trainer.train_minibatch({"w": weights, "m": np.array([1, 1, 1, 0]).astype(dtype)})
+    assert result["it"] == 1.0  # (0 + 2) / 2
+    assert outputs.grad.tolist() == [0.5, 0.0, 0.5, 0.0]

@@ -119,3 +119,12 @@ def test_a_trainer_validates_and_writes_it_down(data, tmp_path):
     assert '"step": 1' in line
     with make_source(data) as source, pytest.raises(ValueError, match="validation="):
         make_trainer(source).validate()
+
+
+def test_validating_on_the_training_source_does_not_move_training(data):
+    with make_source(data) as source:
+        trainer = make_trainer(source, validation=source)
+        trainer.train_minibatch()
+        assert trainer.validate().samples == ROWS
+        assert (source.nominal_time, trainer.nominal_time) == (9, 9)
+        assert trainer.train_minibatch().interval == (9, 18)
