@@ -15,6 +15,7 @@ from rich.text import Text
 
 from minibatch import Dataset
 from minibatch.columns import Field, element_type
+from minibatch.storage import MANIFEST
 
 SHARDS_SHOWN = 10
 ELEMENTS_SHOWN = 6  # of an array; of larger ones the range
@@ -26,6 +27,11 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What a data set holds: fields, rows, shards, sizes, a few samples."""
+    if not (directory / MANIFEST).exists() and (directory / "ledger.jsonl").exists():
+        raise ValueError(
+            f"{directory} holds a run, not a data set: its data sets are in data/, its steps in ledger.jsonl, its values "
+            "on held-out data in validation.jsonl, its result in result.json"
+        )
     dataset = Dataset.open(directory)
     rows = dataset.read(np.arange(min(samples, len(dataset))))
     if as_json:

@@ -125,3 +125,10 @@ def test_what_is_no_data_set_is_an_error_that_names_it(making, tmp_path):
     result = run("show", path)
     assert result.exit_code == 1
     assert str(path) in result.stderr
+
+
+def test_of_a_run_it_says_where_its_files_are(tmp_path):
+    (tmp_path / "ledger.jsonl").write_text("")
+    result = run("show", tmp_path)
+    assert result.exit_code == 1
+    assert "holds a run, not a data set: its data sets are in data/" in " ".join(result.stderr.split())
