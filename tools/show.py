@@ -29,8 +29,8 @@ def show(
     """What a data set holds: fields, rows, shards, sizes, a few samples."""
     if not (directory / MANIFEST).exists() and (directory / "ledger.jsonl").exists():
         raise ValueError(
-            f"{directory} holds a run, not a data set: its data sets are in data/, its steps in ledger.jsonl, its values "
-            "on held-out data in validation.jsonl, its result in result.json"
+            f"{directory} holds a run, not a data set: its data sets are in data/, its steps in ledger.jsonl, its "
+            "values on held-out data in validation.jsonl, its result in result.json"
         )
     dataset = Dataset.open(directory)
     rows = dataset.read(np.arange(min(samples, len(dataset))))
