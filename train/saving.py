@@ -31,6 +31,7 @@ class Restored:
 
 def save(trainer: "Trainer", folder: RunFolder | None, path: Path | None) -> Path:
     """Write a checkpoint of `trainer` to `path`, or to its place in the run's folder."""
+    trainer.refuse_half_a_step()
     content = checkpoint.Content(
         model=state.model_tensors(trainer.model),
         optimizer=state.optimizer_tensors(trainer.optimizers, trainer.owned),

@@ -22,7 +22,7 @@ from minibatch.models import noise
 from minibatch.train import checks, foreign, loop, saving
 from minibatch.train.batches import Inputs, Samples, TensorBatch, forward_function
 from minibatch.train.checks import Promise
-from minibatch.train.errors import NonFiniteError
+from minibatch.train.errors import NonFiniteError, TrainingError
 from minibatch.train.folder import RunFolder
 from minibatch.train.foreign import ForeignNoise
 from minibatch.train.gradient import Gradient
@@ -144,6 +144,7 @@ class Trainer:
         self._time = 0
         self._interval = (0, 0)
         self._first = True
+        self._between_steps = True  # false while a step changes weights and position
         self._buffers = Buffers(model)
         watch = watch_for(self.device, self.optimizers, self._buffers)
         self._on_host = watch == "host"
@@ -307,10 +308,17 @@ class Trainer:
     def _train(self, given: Batch | Mapping[str, Any] | None, size: int) -> StepResult:
         if self._folder is not None and not self._folder.begun:
             self._folder.begin(self.step, self.nominal_time)
-        samples = self._next(size) if given is None else self._given(given)
+        self.refuse_half_a_step()
+        self._between_steps = False
+        try:
+            samples = self._next(size) if given is None else self._given(given)
+        except Exception:
+            self._between_steps = True  # nothing was taken
+            raise
         t0, t1 = self._interval = samples.nominal_time, samples.nominal_end
         result = StepResult(self._names, self.step, self._interval, samples.num_samples)
         if t0 == t1:
+            self._between_steps = True
             return result
         result.step += 1
         if self._buffers.kept:
@@ -327,6 +335,7 @@ class Trainer:
             self._buffers.put_back()
             if given is None:
                 self._move_to(t0)
+            self._between_steps = True
             raise
         if self.source is None:
             self._time = t1
@@ -368,6 +377,7 @@ class Trainer:
     def _write_down(self, result: StepResult, shares: Sequence[Share]) -> None:
         """Count the step, put it into the ledger, and stop the run if it was not finite."""
         self.step = result.step
+        self._between_steps = True
         if not self._on_host:
             self._unwatched.append(result)
         elif self._folder is not None:
@@ -400,6 +410,15 @@ class Trainer:
         """Stand after `step` steps at `nominal_time`, as a checkpoint says; the source has been moved already."""
         self.step, self._time = step, nominal_time
         self._unwatched.clear()
+        self._between_steps = True
+
+    def refuse_half_a_step(self) -> None:
+        """Raise TrainingError if a step was interrupted while weights or position were changing (Ctrl-C, say)."""
+        if not self._between_steps:
+            raise TrainingError(
+                f"step {self.step + 1} was interrupted in its middle: weights, optimizer and position no longer belong "
+                "together; go on with restore_from_checkpoint(), or make a new Trainer"
+            )
 
     def _move_to(self, time: int) -> None:
         self._time = time

@@ -10,6 +10,7 @@ from torch import nn
 from minibatch import Dataset, Window
 from minibatch.models import MLP, Dropout
 from minibatch.train import Term, Trainer, WeightL2, cross_entropy, mse, on, parameters_digest
+from minibatch.train.errors import TrainingError
 from minibatch.train.schedules import Constant, Steps
 from tests.train.small import TwoHeads, fields, make_source, make_trainer, write
 
@@ -492,3 +493,38 @@ def test_weights_of_any_dtype_weigh_the_same(dtype):
     result = trainer.train_minibatch({"w": weights, "m": np.array([1, 1, 1, 0]).astype(dtype)})
     assert result["it"] == 1.0  # (0 + 2) / 2
     assert outputs.grad.tolist() == [0.5, 0.0, 0.5, 0.0]
+
+
+def interrupted(*arguments, **options):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("moment", ["the optimizer's step", "the reading"])
+def test_after_ctrl_c_in_the_middle_of_a_step_half_of_it_is_neither_continued_nor_saved(data, tmp_path, moment):
+    with make_source(data) as source:
+        trainer = make_trainer(source)
+        trainer.train_minibatch()
+        trainer.save_checkpoint(tmp_path / "one")
+        whole = parameters_digest(trainer.model)
+        target = (source, "next_minibatch") if moment == "the reading" else (trainer.optimizers[0], "step")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(*target, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train_minibatch()
+        for attempt in (trainer.train_minibatch, lambda: trainer.save_checkpoint(tmp_path / "two")):
+            with pytest.raises(TrainingError, match=r"step 2 was interrupted in its middle.*restore_from_checkpoint"):
+                attempt()
+        assert not (tmp_path / "two").exists()
+        trainer.restore_from_checkpoint(tmp_path / "one")
+        assert parameters_digest(trainer.model) == whole
+        assert trainer.train_minibatch().interval == (9, 18)
+
+
+def test_after_ctrl_c_in_the_forward_pass_the_step_is_taken_again(data):
+    with make_source(data) as source:
+        trainer = make_trainer(source)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer.model, "forward", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train_minibatch()
+        assert trainer.train_minibatch().interval == (0, 9)
