@@ -43,7 +43,6 @@ LEVEL = {
     "columns": 1,
     "order": 1,
     "memory": 1,
-    "ragged": 1,
     "claim": 2,
     "manifest": 2,
     "timeline": 2,

@@ -198,21 +198,3 @@ def gather_bytes(
         chunk = chunks[i]
         begin = offset_at(offset_addresses[chunk], rows[i] - starts[chunk], offset_bytes[chunk])
         copy_bytes(out + np.uint64(offsets[i]), addresses[chunk] + np.uint64(begin), offsets[i + 1] - offsets[i])
-
-
-@kernel
-def pad_rows(
-    offsets: NDArray[np.int64], source: np.uint64, filler: np.uint64, item_bytes: int, width: int, out: np.uint64
-) -> None:
-    """Lay sequences of items of `item_bytes` bytes, end to end at address `source`, into rows of `width` items at
-    `out`.
-
-    Behind the end of a sequence the row is filled with copies of the item at address `filler`. Every sequence must fit.
-    """
-    size = np.uint64(item_bytes)
-    for i in range(offsets.shape[0] - 1):
-        length = offsets[i + 1] - offsets[i]
-        row = out + np.uint64(i * width) * size
-        copy_bytes(row, source + np.uint64(offsets[i]) * size, length * item_bytes)
-        for j in range(length, width):
-            copy_bytes(row + np.uint64(j) * size, filler, item_bytes)
