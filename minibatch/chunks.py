@@ -40,14 +40,13 @@ class Chunks:
         edges = np.arange(buckets, dtype=np.int64) << self.shift
         guess = np.searchsorted(self.starts, edges, side="right") - 1
         self.guess = np.minimum(guess, len(rows) - 1).astype(np.int32)
-        empty = {"data": np.uint64, "first_bit": np.int64, "offsets": np.uint64, "offset_bytes": np.int64}
-        self.tables: dict[str, dict[str, NDArray[Any]]] = {
-            name: {part: np.zeros(len(rows), dtype) for part, dtype in empty.items()} for name in fields
-        }
         # One table for the addresses of all fields, so that one kernel can gather them all.
         self.addresses = np.zeros((len(fields), len(rows)), np.uint64)
-        for table, addresses in zip(self.tables.values(), self.addresses, strict=True):
-            table["data"] = addresses
+        others = {"first_bit": np.int64, "offsets": np.uint64, "offset_bytes": np.int64}
+        self.tables: dict[str, dict[str, NDArray[Any]]] = {
+            name: {"data": addresses, **{part: np.zeros(len(rows), dtype) for part, dtype in others.items()}}
+            for name, addresses in zip(fields, self.addresses, strict=True)
+        }
         self.mapped = np.zeros(len(rows), np.bool_)
         self._all_mapped = False
         self._held: list[pa.RecordBatch] = []  # mapped memory lives as long as these

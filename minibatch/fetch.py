@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from minibatch.columns import BYTES, Field
 from minibatch.dataset import Dataset
-from minibatch.gathering import Column, Gathering, gather_rows
+from minibatch.gathering import Column, Gathering
 from minibatch.kernels import gather, permute
 from minibatch.memory import Pool
 from minibatch.order import Order
@@ -80,7 +80,7 @@ class Fetcher:
             times = (begins[:, None] + np.arange(stretch.length)).reshape(-1)
             keep = self.holes.kept(times, rows)
             rows, times = rows[keep], times[keep]
-            return Block(stretch, rows, gather_rows(self.dataset.chunks, self.fields, rows, self.pool), times)
+            return Block(stretch, rows, self.gathering.rows(rows, self.pool), times)
         table, gathering = self.dataset.chunks, self.gathering
         room = gathering.room(stretch.samples, self.pool)
         done = gather.fetch(

@@ -54,11 +54,7 @@ def gather_rows(
     table: Chunks, fields: list[Field], rows: NDArray[np.int64], pool: Pool | None = None
 ) -> dict[str, Column]:
     """The given rows of the given fields, gathered: int64 (n,), any order, repetitions allowed."""
-    gathering = Gathering(table, fields)
-    chunks = table.locate(rows)
-    room = gathering.room(len(rows), pool or Pool())
-    gathering.gather(rows, chunks, room)
-    return gathering.columns(rows, chunks, room, pool or Pool())
+    return Gathering(table, fields).rows(rows, pool or Pool())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +77,13 @@ class Gathering:
         self.fixed = fixed
         self.which = np.array([numbers[fields[i].name] for i in fixed], np.int64)
         self.row_bytes = np.array([fields[i].row_bytes for i in fixed], np.int64)
+
+    def rows(self, rows: NDArray[np.int64], pool: Pool) -> dict[str, Column]:
+        """The given rows of all fields; see `gather_rows`."""
+        chunks = self.table.locate(rows)
+        room = self.room(len(rows), pool)
+        self.gather(rows, chunks, room)
+        return self.columns(rows, chunks, room, pool)
 
     def room(self, samples: int, pool: Pool) -> Room:
         """Memory for `samples` rows."""

@@ -13,7 +13,7 @@ would, and golden values keep that honest.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,6 @@ from minibatch.kernels import permute
 
 VERSION = 1
 MAX_ROWS = 2**62  # halves of the Feistel network stay below 2^31, and nominal time below 2^63
-
-Shuffle = Literal["full"] | None  # or a Window
 
 
 @dataclass(frozen=True, kw_only=True)

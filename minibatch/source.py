@@ -128,7 +128,7 @@ class MinibatchSource:
                 offset, length = timeline.part(length, num_data_partitions, partition_index)
                 start += offset
             block, lo, hi = self._reader.read(start, length, minibatch_size)
-            ended = stop // self._rows - begin // self._rows
+            ended = timeline.sweeps_ended(begin, stop, self._rows)
             batch = Batch(block, lo, hi, start=start, nominal_time=begin, nominal_end=stop, sweeps_ended=ended)
             if self._operations:
                 self._apply_to(batch)

@@ -73,8 +73,6 @@ def gather_fixed(
             copy_bytes(target, source, 4)
         elif row_bytes == 1:
             copy_bytes(target, source, 1)
-        elif row_bytes == 128:
-            copy_bytes(target, source, 128)
         else:
             copy_bytes(target, source, row_bytes)
 
