@@ -1,5 +1,6 @@
 """A minibatch: the samples of an interval of nominal time, or one rank's part of it."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -7,17 +8,54 @@ from numpy.typing import NDArray
 
 from minibatch.errors import SchemaError
 from minibatch.fetch import Block
+from minibatch.ragged import Ragged
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Where the tokens of a packed minibatch come from; all arrays have the shape of batch["tokens"].
+
+    `segment_ids`, int32, numbers the sequences in each row from 1 on; 0 is padding, or a hole. `positions`, int32, is
+    where a token stands in its sequence, counted from the sequence's first one. `places`, int64, says which of the
+    minibatch's sequences it belongs to, and `items` which of their elements it is, all counted together; -1 for none.
+    `items` is a slice where that is all of them in order.
+    """
+
+    segment_ids: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    places: NDArray[np.int64]
+    items: NDArray[np.int64] | slice
+
+    def lay_out(self, values: Any, name: str) -> NDArray[Any]:
+        """A field as an array like `places`: the elements of a list where they belong; a value that a sequence has
+        once, for each of its tokens; zeros where there is none."""
+        where: NDArray[np.int64] | slice = self.places
+        if isinstance(values, Ragged):
+            values, where = values.values, self.items
+        if not isinstance(values, np.ndarray):
+            raise SchemaError(f"field {name!r} has no packed form: it is a {type(values).__name__}; leave it out")
+        if isinstance(where, slice):
+            return values[where].reshape((*self.places.shape, *values.shape[1:]))
+        inside = where >= 0
+        if inside.all():
+            return values[where]
+        out = np.zeros((*where.shape, *values.shape[1:]), values.dtype)
+        out[inside] = values[where[inside]]
+        return out
 
 
 class Batch:
     """The samples at nominal times [nominal_time, nominal_end), or one rank's part of them.
 
     `batch["x"]` is the array of field x, (num_samples, *shape): a view of memory that is never written again while
-    anything of it is held. `rows` has the global row id of each sample, `times` its nominal time, both int64
-    (num_samples,).
+    anything of it is held; a `Ragged` for lists, a `Sparse` for sparse vectors. `rows` has the global row id of each
+    row, `times` its nominal time (of a sequence, that of its first element), both int64 (num_sequences,).
 
+    `num_samples` is what nominal time counts: rows, or elements of sequences. `num_sequences` is the number of rows.
     `bool(batch)` is false only at the end of the axis: a part without samples, or a minibatch that is all holes, is not
     the end. `end_of_sweep` says whether the whole minibatch reaches or crosses a border, `sweeps_ended` how many.
+
+    Packed minibatches have arrays (rows, block) and `segment_ids`, `positions` and `cu_seqlens`, None in others.
     """
 
     __slots__ = (
@@ -25,7 +63,9 @@ class Batch:
         "_fields",
         "_hi",
         "_lo",
+        "_packed",
         "_start",
+        "_times",
         "nominal_end",
         "nominal_time",
         "num_samples",
@@ -33,25 +73,41 @@ class Batch:
     )
 
     def __init__(
-        self, block: Block, lo: int, hi: int, *, start: int, nominal_time: int, nominal_end: int, sweeps_ended: int
+        self,
+        block: Block,
+        lo: int,
+        hi: int,
+        *,
+        start: int,
+        nominal_time: int,
+        nominal_end: int,
+        sweeps_ended: int,
+        num_samples: int | None = None,
+        times: NDArray[np.int64] | None = None,
+        packed: Packed | None = None,
     ) -> None:
         self._block = block
         self._lo = lo
         self._hi = hi
         self._start = start  # nominal time of the first sample of this part
-        self._fields: dict[str, NDArray[Any]] = {}
-        self.num_samples = hi - lo
+        self._fields: dict[str, Any] = {}
+        self._times = times
+        self._packed = packed
+        self.num_samples = hi - lo if num_samples is None else num_samples
         self.nominal_time = nominal_time
         self.nominal_end = nominal_end
         self.sweeps_ended = sweeps_ended
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
+    def __getitem__(self, name: str) -> Any:
         values = self._fields.get(name)
         if values is None:
             column = self._block.columns.get(name)
             if column is None:
                 raise SchemaError(f"no field {name!r} in this minibatch: it has {list(self.fields)}")
-            values = self._fields[name] = column.view(self._lo, self._hi)
+            values = column.view(self._lo, self._hi)
+            if self._packed is not None:
+                values = self._packed.lay_out(values, name)
+            self._fields[name] = values
         return values
 
     def __contains__(self, name: object) -> bool:
@@ -61,7 +117,7 @@ class Batch:
         return self.num_samples
 
     def __bool__(self) -> bool:
-        return self.nominal_end > self.nominal_time
+        return self.nominal_end > self.nominal_time or self._hi > self._lo
 
     def __repr__(self) -> str:
         interval = f"[{self.nominal_time}, {self.nominal_end})"
@@ -74,8 +130,8 @@ class Batch:
 
     @property
     def num_sequences(self) -> int:
-        """The number of rows."""
-        return self.num_samples
+        """The number of rows: of sequences, in part or whole, where rows are those."""
+        return self._hi - self._lo
 
     @property
     def end_of_sweep(self) -> bool:
@@ -84,35 +140,76 @@ class Batch:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """The global row id of each sample: int64 (num_samples,)."""
+        """The global row id of each row: int64 (num_sequences,)."""
         return self._block.rows[self._lo : self._hi]
 
     @property
     def times(self) -> NDArray[np.int64]:
-        """The nominal time of each sample: int64 (num_samples,)."""
+        """The nominal time of each row, of a sequence that of its first element: int64 (num_sequences,)."""
+        if self._times is not None:
+            return self._times
         if self._block.times is not None:
             return self._block.times[self._lo : self._hi].copy()  # the block finds its samples by its own
-        return np.arange(self._start, self._start + self.num_samples, dtype=np.int64)
+        return np.arange(self._start, self._start + self.num_sequences, dtype=np.int64)
+
+    @property
+    def segment_ids(self) -> NDArray[np.int32] | None:
+        """Packed: which sequence of its row of the array each token belongs to, from 1; 0 is padding or a hole."""
+        return None if self._packed is None else self._packed.segment_ids
+
+    @property
+    def positions(self) -> NDArray[np.int32] | None:
+        """Packed: where in its sequence each token stands, counted from the sequence's first token."""
+        return None if self._packed is None else self._packed.positions
+
+    @property
+    def cu_seqlens(self) -> NDArray[np.int32] | None:
+        """Packed: the bounds of all runs of one segment, rows of the array end to end: int32 (runs + 1,), from 0.
+
+        What variable-length attention takes as `cu_seqlens`; it ends with the number of tokens.
+        """
+        if self._packed is None:
+            return None
+        ids = self._packed.segment_ids
+        begins = np.ones(ids.shape, np.bool_)
+        begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+        return np.append(np.flatnonzero(begins), ids.size).astype(np.int32)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A pickle has these samples, not the whole block that they lie in.
-        block = Block(self._block.stretch, self.rows, {}, None if self._block.times is None else self.times)
+        block = Block(self._block.stretch, self.rows, {}, None if self._block.times is None else self._block_times())
         interval = (self._start, self.nominal_time, self.nominal_end, self.sweeps_ended)
-        return rebuilt, (block, *interval, {name: self[name] for name in self.fields})
+        extent = (self.num_samples, self._times, self._packed)
+        return rebuilt, (block, *interval, {name: self[name] for name in self.fields}, *extent)
 
-    def replace(self, fields: dict[str, NDArray[Any]]) -> None:
-        """Set the fields to what transforms made of them; fields they left out are gone."""
-        self._block = Block(self._block.stretch, self._block.rows, {}, self._block.times)
-        self._fields = fields
+    def _block_times(self) -> NDArray[np.int64] | None:
+        times = self._block.times
+        return None if times is None else times[self._lo : self._hi]
 
 
 def rebuilt(
-    block: Block, start: int, nominal_time: int, nominal_end: int, sweeps_ended: int, fields: dict[str, NDArray[Any]]
+    block: Block,
+    start: int,
+    nominal_time: int,
+    nominal_end: int,
+    sweeps_ended: int,
+    fields: dict[str, Any],
+    num_samples: int,
+    times: NDArray[np.int64] | None,
+    packed: Packed | None,
 ) -> Batch:
     """A copied or pickled minibatch: `block` has its samples and no columns, `fields` their values."""
-    samples = len(block.rows)
     batch = Batch(
-        block, 0, samples, start=start, nominal_time=nominal_time, nominal_end=nominal_end, sweeps_ended=sweeps_ended
+        block,
+        0,
+        len(block.rows),
+        start=start,
+        nominal_time=nominal_time,
+        nominal_end=nominal_end,
+        sweeps_ended=sweeps_ended,
+        num_samples=num_samples,
+        times=times,
+        packed=packed,
     )
-    batch.replace(fields)
+    batch._fields = fields
     return batch

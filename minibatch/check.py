@@ -1,17 +1,18 @@
 """Whether a data set is what its manifest says: every byte of every shard is read once."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import xxhash
 
-from minibatch.chunks import open_shard
-from minibatch.columns import Field, column_buffers
+from minibatch.buffers import leaf_buffers, readable
+from minibatch.columns import Field
 from minibatch.errors import DatasetError
 from minibatch.manifest import Fingerprint, Manifest, Shard, fields_of, read_manifest
+from minibatch.shards import open_shard
 from minibatch.storage import MANIFEST, map_file
 
 
@@ -60,14 +61,19 @@ def check_shard(
         digest = xxhash.xxh3_128_hexdigest(content)
         if digest != shard.digest:
             found.append(f"its bytes have the digest {digest}, the manifest says {shard.digest}: they were changed")
-        batches = open_shard(folder, shard, manifest.schema)
-        for number, batch in enumerate(batches):
+        opened = open_shard(folder, shard, manifest.schema)
+        for number, batch in enumerate(opened):
             batch.validate(full=True)
-            for field, column in zip(fields, batch.columns, strict=True):
-                column_buffers(column, field, f"chunk {number}")
+            for column, field in columns_of(batch, fields, f"chunk {number}"):
+                leaf_buffers(column, field, f"chunk {number}")
         if fingerprint is not None and not found:
-            for batch in batches:
-                fingerprint.update(batch.columns)
+            for number, batch in enumerate(opened):
+                fingerprint.update([column for column, _ in columns_of(batch, fields, f"chunk {number}")])
     except (DatasetError, OSError, pa.ArrowException) as error:
         found.append(str(error))
     return found
+
+
+def columns_of(batch: pa.RecordBatch, fields: list[Field], where: str) -> Iterator[tuple[pa.Array, Field]]:
+    """The readable column of each field."""
+    return ((readable(batch.column(field.column), field, where, {}), field) for field in fields)

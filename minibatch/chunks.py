@@ -1,140 +1,179 @@
-"""The chunks of a data set as the tables that kernels read: which rows each has, and at which addresses they lie.
+"""The chunks of data sets as the tables that kernels read: which rows each has, and at which addresses they lie.
 
-A shard is mapped, and everything about it checked, when a row of it is first asked for.
+A shard is mapped, and everything about it checked, when a row of it is first asked for. Chunks that must be decoded
+(compressed files, dictionaries, views, nulls that read as values) are decoded one by one, when a row is asked for.
 """
 
 import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from minibatch.columns import Field, column_buffers
+from minibatch.buffers import Nulls, leaf_buffers, readable
+from minibatch.columns import Field
 from minibatch.errors import DamagedDatasetError
 from minibatch.kernels import gather
-from minibatch.manifest import Manifest, Shard
-from minibatch.storage import MANIFEST, file_identity, map_file
+from minibatch.manifest import Fingerprint, Manifest
+from minibatch.shards import OpenShard, open_shard
+from minibatch.storage import MANIFEST, file_identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A folder of shards: what its manifest says, and the identity of that file (None without one)."""
+
+    folder: Path
+    manifest: Manifest
+    opened: tuple[int, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeafTable:
+    """Where one leaf of a field lies in each chunk: see `buffers.LeafBuffers`. All arrays are (chunks,)."""
+
+    number: int
+    data: NDArray[np.uint64]
+    first_bits: NDArray[np.int64]
+    offsets: tuple[NDArray[np.uint64], ...]
+    offset_bytes: tuple[NDArray[np.int64], ...]
 
 
 class Chunks:
-    """The chunks of all shards as the tables that kernels read, filled shard by shard when rows are first needed."""
+    """The chunks of all shards as the tables that kernels read, filled when rows are first needed."""
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, fields: dict[str, Field], opened: tuple[int, ...] | None
-    ) -> None:
-        self.folder = folder
-        self.fields = fields
-        self._manifest = manifest
-        self._opened = opened  # the identity of the manifest file
-        shards = manifest.shards
-        runs = np.array([run for shard in shards for run in shard.runs], np.int64).reshape(-1, 2)
+    def __init__(self, places: Sequence[Place], fields: Mapping[str, Field], nulls: Nulls | None = None) -> None:
+        self.places = tuple(places)
+        self.fields = dict(fields)
+        self.nulls = dict(nulls or {})
+        self._shards = [(place, shard) for place in places for shard in place.manifest.shards]
+        runs = np.array([run for _, shard in self._shards for run in shard.runs], np.int64).reshape(-1, 2)
         rows = np.repeat(runs[:, 0], runs[:, 1])
         self.starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(rows)])
-        self._shard_of = np.repeat(np.arange(len(shards)), [shard.num_chunks for shard in shards])
-        self._first_chunk = np.searchsorted(self._shard_of, np.arange(len(shards)))
+        self._shard_of = np.repeat(np.arange(len(self._shards)), [shard.num_chunks for _, shard in self._shards])
+        self._first_chunk = np.searchsorted(self._shard_of, np.arange(len(self._shards)))
         # At most two buckets a chunk on average: nearly every bucket then lies in one or two chunks.
         self.shift = max(0, int(self.starts[-1] // (2 * max(1, len(rows)))).bit_length() - 1)
         buckets = (int(self.starts[-1]) >> self.shift) + 2
         edges = np.arange(buckets, dtype=np.int64) << self.shift
         guess = np.searchsorted(self.starts, edges, side="right") - 1
         self.guess = np.minimum(guess, len(rows) - 1).astype(np.int32)
-        # One table for the addresses of all fields, so that one kernel can gather them all.
-        self.addresses = np.zeros((len(fields), len(rows)), np.uint64)
-        others = {"first_bit": np.int64, "offsets": np.uint64, "offset_bytes": np.int64}
-        self.tables: dict[str, dict[str, NDArray[Any]]] = {
-            name: {"data": addresses, **{part: np.zeros(len(rows), dtype) for part, dtype in others.items()}}
-            for name, addresses in zip(fields, self.addresses, strict=True)
-        }
+        # One table for the addresses of all leaves, so that one kernel can gather them all.
+        leaves = [(name, leaf) for name, field in fields.items() for leaf in field.leaves]
+        self.addresses = np.zeros((len(leaves), len(rows)), np.uint64)
+        self.leaves: dict[str, tuple[LeafTable, ...]] = {name: () for name in fields}
+        for number, (name, leaf) in enumerate(leaves):
+            table = LeafTable(
+                number=number,
+                data=self.addresses[number],
+                first_bits=np.zeros(len(rows) if leaf.bits else 0, np.int64),
+                offsets=tuple(np.zeros(len(rows), np.uint64) for _ in range(leaf.levels)),
+                offset_bytes=tuple(np.zeros(len(rows), np.int64) for _ in range(leaf.levels)),
+            )
+            self.leaves[name] = (*self.leaves[name], table)
         self.mapped = np.zeros(len(rows), np.bool_)
         self._all_mapped = False
-        self._held: list[pa.RecordBatch] = []  # mapped memory lives as long as these
+        self._held: list[Any] = []  # mapped memory lives as long as these
+        self._decoding: dict[int, OpenShard] = {}  # shards whose chunks are copied one by one
         self._lock = threading.Lock()
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of all shards."""
+        return int(self.starts[-1])
+
+    @property
+    def name(self) -> str:
+        """The folders, for messages."""
+        return ", ".join(str(place.folder) for place in self.places)
 
     def locate(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """The chunk of each row, int32 (n,), all of them mapped and checked when this returns."""
         chunks = np.empty(len(rows), np.int32)
         if len(rows) and not len(self.mapped):
-            raise IndexError(f"row {rows[0]} of {self.folder}, which has no rows")
+            raise IndexError(f"row {rows[0]} of {self.name}, which has no rows")
         bad = gather.locate(rows, self.starts, self.guess, self.shift, chunks)
         if bad >= 0:
-            raise IndexError(f"row {rows[bad]} of {self.folder}, which has rows 0 … {self._manifest.rows - 1}")
+            raise IndexError(f"row {rows[bad]} of {self.name}, which has rows 0 … {self.rows - 1}")
         if not self._all_mapped:
-            missing = np.unique(self._shard_of[chunks[~self.mapped[chunks]]])
+            missing = np.unique(chunks[~self.mapped[chunks]])
             with self._lock:
-                for shard in missing:
-                    self._map(int(shard))
+                for chunk in missing.tolist():
+                    if not self.mapped[chunk]:
+                        self._map(chunk)
                 self._all_mapped = bool(self.mapped.all())
         return chunks
 
-    def map_shard(self, index: int) -> list[pa.RecordBatch]:
-        """The chunks of shard `index`, mapped and checked.
+    def open(self, index: int) -> OpenShard:
+        """Shard `index`, mapped.
 
         Raises `DamagedDatasetError`, also if another data set has taken the place of this one since it was opened.
         """
-        batches = open_shard(self.folder, self._manifest.shards[index], self._manifest.schema)
+        place, shard = self._shards[index]
+        opened = open_shard(place.folder, shard, place.manifest.schema)
         # A writer removes the old manifest first: while it is there, so were the shards that it lists.
-        if file_identity(self.folder / MANIFEST) != self._opened:
-            raise DamagedDatasetError(f"{self.folder} was written anew since it was opened: open it again")
-        return batches
+        if file_identity(place.folder / MANIFEST) != place.opened:
+            raise DamagedDatasetError(f"{place.folder} was written anew since it was opened: open it again")
+        return opened
 
-    def _map(self, index: int) -> None:
+    def fingerprint(self) -> str:
+        """The digest of the content of all fields, read through once."""
+        fields = list(self.fields.values())
+        digest = Fingerprint(fields)
+        for index in range(len(self._shards)):
+            opened = self.open(index)
+            for number, batch in enumerate(opened):
+                where = f"{opened.where}, chunk {number}"
+                columns = [readable(batch.column(field.column), field, where, self.nulls) for field in fields]
+                for field, column in zip(fields, columns, strict=True):
+                    leaf_buffers(column, field, where)  # or damage would be digested
+                digest.update(columns)
+        return digest.hexdigest()
+
+    def _map(self, chunk: int) -> None:
+        """Fill the tables for `chunk`, and for the others of its shard if none of them is copied by that."""
+        index = int(self._shard_of[chunk])
         first = int(self._first_chunk[index])
-        if self.mapped[first]:
+        opened = self._decoding.get(index)
+        if opened is not None:
+            self._fill(opened, first, chunk - first)
             return
-        shard = self._manifest.shards[index]
-        batches = self.map_shard(index)
-        for number, batch in enumerate(batches):
-            for field, column in zip(self.fields.values(), batch.columns, strict=True):
-                buffers = column_buffers(column, field, f"{shard.file}, chunk {number}")
-                for part, table in self.tables[field.name].items():
-                    table[first + number] = getattr(buffers, part)
-        self._held.extend(batches)
-        self.mapped[first : first + len(batches)] = True
+        opened = self.open(index)
+        if not self._fill(opened, first, chunk - first):
+            self._decoding[index] = opened
+            return
+        for number in range(len(opened)):
+            if number != chunk - first:
+                self._fill(opened, first, number)
 
-    def buffers(self, field: Field) -> dict[str, NDArray[Any]]:
-        """The tables of one field: address of the data, first bit, address and width of offsets, each (chunks,)."""
-        return self.tables[field.name]
-
-
-def open_shard(folder: Path, shard: Shard, schema: pa.Schema) -> list[pa.RecordBatch]:
-    """The chunks of one shard, mapped; what its file says must agree with the manifest.
-
-    Raises `DamagedDatasetError` naming the file: another size, not an Arrow file, another schema, other chunks.
-    """
-    where = f"{shard.file} in {folder}"
-    try:
-        content = map_file(folder / shard.file, shard.bytes)
-        reader = pa.ipc.open_file(content)
-        if not reader.schema.equals(schema, check_metadata=True):
-            raise DamagedDatasetError(
-                f"{where} has the schema {reader.schema.names}: {reader.schema.types}, "
-                f"the manifest says {schema.names}: {schema.types}"
+    def _fill(self, opened: OpenShard, first: int, number: int) -> bool:
+        """Fill the tables for one chunk; False if something of it had to be copied into memory."""
+        batch = opened.chunk(number)
+        direct, where = opened.is_mapped(batch), f"{opened.where}, chunk {number}"
+        if not direct and not self._decoding:
+            warnings.warn(
+                f"{opened.where} is compressed: chunks are decompressed into memory as they are read; "
+                f"`minibatch convert` makes files that are read where they lie",
+                stacklevel=2,
             )
-        if reader.num_record_batches != shard.num_chunks:
-            raise DamagedDatasetError(
-                f"{where} has {reader.num_record_batches} chunks, the manifest says {shard.num_chunks}"
-            )
-        batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-        for i, (batch, rows) in enumerate(zip(batches, shard.chunks, strict=True)):
-            batch.validate()
-            if batch.num_rows != rows:
-                raise DamagedDatasetError(f"{where}: chunk {i} has {batch.num_rows} rows, the manifest says {rows}")
-            inside(batch, content, f"{where}: chunk {i}")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DamagedDatasetError(
-            f"{where} is not a readable Arrow file: {error}; run `minibatch check {folder}`"
-        ) from error
-    return batches
-
-
-def inside(batch: pa.RecordBatch, content: pa.Buffer, where: str) -> None:
-    """Raise unless every buffer that points into the mapped file also ends in it."""
-    end = content.address + content.size
-    for column in batch.columns:
-        for buffer in column.buffers():
-            if buffer is not None and content.address <= buffer.address < end < buffer.address + buffer.size:
-                raise DamagedDatasetError(
-                    f"{where}: a buffer reaches {buffer.address + buffer.size - end} bytes past the end"
-                )
+        self._held.append(batch)
+        for name, field in self.fields.items():
+            stored = batch.column(field.column)
+            column = readable(stored, field, where, self.nulls)
+            if column is not stored:
+                self._held.append(column)
+                direct = direct and bool(field.leaves[0].path)  # a field of a struct lies where it lay
+            for table, buffers in zip(self.leaves[name], leaf_buffers(column, field, where), strict=True):
+                at = first + number
+                table.data[at] = buffers.data
+                if len(table.first_bits):
+                    table.first_bits[at] = buffers.first_bit
+                for level, (address, width) in enumerate(buffers.offsets):
+                    table.offsets[level][at] = address
+                    table.offset_bytes[level][at] = width
+        self.mapped[first + number] = True
+        return direct

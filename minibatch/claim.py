@@ -6,7 +6,7 @@ until the new one is.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,18 @@ except ImportError:  # Windows has no flock; there the lock file alone says that
 
 FORMAT_MARK = b'"minibatch"'  # in every manifest of ours; other programs have files of that name too
 STAGED_SUFFIX = ".new"
+JOURNAL = ".journal"  # what a writer that can be resumed has finished: see journal.py
 SHARD = re.compile(r"shard-\d{5,}\.arrow")
-STAGED = re.compile(SHARD.pattern + r"\.(partial|new)|manifest\.json\.partial")
-OURS = re.compile(rf"{SHARD.pattern}|{STAGED.pattern}|\.writing")
+STAGED = re.compile(SHARD.pattern + r"\.(partial|new)|manifest\.json\.partial|\.journal")
+INDEX = re.compile(r"join-[0-9a-f]{32}\.npy(\..*\.partial)?")  # kept beside a data set by joining.py
+OURS = re.compile(rf"{SHARD.pattern}|{STAGED.pattern}|{INDEX.pattern}|\.writing")
 
 
-def take_folder(folder: Path, overwrite: bool) -> Any:
-    """Make `folder` ours and empty, and return the lock that keeps others out."""
+def take_folder(folder: Path, overwrite: bool, *, keep: bool = False) -> Any:
+    """Make `folder` ours and empty, and return the lock that keeps others out.
+
+    With `keep` what an earlier writer has left there stays, for the caller to look at and to `clear`.
+    """
     if folder.exists() and not folder.is_dir():
         raise DatasetError(f"{folder} is a file; expected a folder to write a data set into")
     lock = None
@@ -38,15 +43,13 @@ def take_folder(folder: Path, overwrite: bool) -> Any:
             shown = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
             raise DatasetError(f"{folder} holds other things ({shown}): choose an empty or a new folder")
         lock = take_lock(folder)
-        if (folder / MANIFEST).exists():
-            if not overwrite:
-                (folder / LOCK).unlink()
-                raise DatasetError(
-                    f"{folder} already holds a complete data set: choose another folder, or pass overwrite=True"
-                )
-            clear(folder, STAGED)
-        else:
-            clear(folder, OURS)
+        if (folder / MANIFEST).exists() and not overwrite:
+            (folder / LOCK).unlink()
+            raise DatasetError(
+                f"{folder} already holds a complete data set: choose another folder, or pass overwrite=True"
+            )
+        if not keep:
+            clear_unfinished(folder)
     except BaseException as error:
         if lock is not None:
             lock.close()
@@ -56,10 +59,15 @@ def take_folder(folder: Path, overwrite: bool) -> Any:
     return lock
 
 
-def clear(folder: Path, names: re.Pattern[str]) -> None:
-    """Remove the files of a writer whose names match, but for the lock."""
+def clear_unfinished(folder: Path, kept: Set[str] = frozenset()) -> None:
+    """Remove what a writer that did not finish has left, but for the lock and the names `kept`."""
+    clear(folder, STAGED if (folder / MANIFEST).exists() else OURS, kept)
+
+
+def clear(folder: Path, names: re.Pattern[str], kept: Set[str] = frozenset()) -> None:
+    """Remove the files of a writer whose names match, but for the lock and the names `kept`."""
     for path in folder.iterdir():
-        if names.fullmatch(path.name) and path.name != LOCK:
+        if names.fullmatch(path.name) and path.name not in (LOCK, *kept):
             path.unlink()
 
 
@@ -68,7 +76,7 @@ def replace_dataset(folder: Path, shards: Iterable[str]) -> None:
     (folder / MANIFEST).unlink()  # first, so that no reader takes new shards for old ones
     sync_folder(folder)
     for path in folder.iterdir():
-        if SHARD.fullmatch(path.name):
+        if SHARD.fullmatch(path.name) or INDEX.fullmatch(path.name):
             path.unlink()
     for name in shards:
         os.replace(folder / (name + STAGED_SUFFIX), folder / name)

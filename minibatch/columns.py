@@ -1,4 +1,4 @@
-"""Arrow columns as NumPy sees them: the table of supported types, and the buffers of a chunk without a copy.
+"""The table of supported types: how each Arrow column comes as arrays.
 
 | Arrow type | comes as | layout |
 |---|---|---|
@@ -6,31 +6,66 @@
 | bool | bool | bits |
 | date, time, timestamp, duration | int32 or int64; the unit stays in the schema | fixed |
 | fixed_shape_tensor, fixed_size_list (nested too) of those | (n, *shape) | fixed or bits |
-| fixed_size_binary(w) | uint8 (n, w) | fixed |
-| string, binary and their large forms | object: str or bytes | bytes |
+| fixed_size_binary(w), uuid | uint8 (n, w) | fixed |
+| string, binary, json | object: str or bytes | bytes |
+| list of any of these, and lists of such lists | `Ragged` | list |
+| struct of `indices` and `values`, with metadata `sparse_width` | `Sparse`; lists of it: `Ragged` of `Sparse` | sparse |
+| struct | its fields, with dotted names | |
 
-Anything else is refused when a data set is opened, with the name of the field and what to do. Offsets and sizes are
-checked here, before a kernel sees them.
+The large and view forms of strings, binaries and lists count as the plain ones; dictionary- and run-end-encoded columns
+as their values; other extension types as what they are stored as. Anything else is refused when a data set is opened,
+with the name of the field and what to do.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Set, Sized
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from minibatch.errors import DamagedDatasetError, SchemaError
+from minibatch.errors import SchemaError
 
-FIXED, BITS, BYTES = "fixed", "bits", "bytes"
+FIXED, BITS, BYTES, LIST, SPARSE = "fixed", "bits", "bytes", "list", "sparse"
 ARROW_METADATA = "ARROW:"  # how Arrow itself notes extension types in a field's metadata
+SPARSE_WIDTH = "sparse_width"  # the field metadata that make a struct of indices and values a sparse vector
+SPARSE_PARTS = ("indices", "values")
+VALID = ".valid"  # what is added to a field's name for the mask of its nulls
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaf:
+    """Where numbers lie: items of `dtype` and `shape`, below `levels` of offsets; `path` leads there through structs."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    levels: int
+    path: tuple[str, ...] = ()
+
+    @property
+    def bits(self) -> bool:
+        """Whether the items are bit-packed."""
+        return self.dtype == np.bool_
+
+    @property
+    def item_size(self) -> int:
+        """Elements of an item."""
+        return math.prod(self.shape)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of an item once gathered."""
+        return self.item_size * self.dtype.itemsize
 
 
 @dataclass(frozen=True, kw_only=True)
 class Field:
-    """One named column: `dtype` of an element (object for text and bytes), `shape` of a row, and how it is stored."""
+    """One named column: `dtype` of an element (object for text and bytes), `shape` of a row, and how it is stored.
+
+    For lists `shape` is that of an element of the (innermost) list, and `depth` says how many levels of lists there
+    are. `column` is the Arrow column that the field lies in; `leaves` say where (two for sparse vectors).
+    """
 
     name: str
     dtype: np.dtype[Any]
@@ -39,40 +74,71 @@ class Field:
     layout: str
     is_text: bool = False
     metadata: dict[str, str] = field(default_factory=dict)
+    depth: int = 0
+    width: int = 0
+    column: str = ""
+    leaves: tuple[Leaf, ...] = ()
+    is_mask: bool = False
 
     @property
     def row_size(self) -> int:
-        """Elements in a row."""
+        """Elements in a row (of a list: in an element of it)."""
         return math.prod(self.shape)
 
     @property
     def row_bytes(self) -> int:
-        """Bytes of a row once gathered; 0 for text and bytes, whose rows differ."""
-        return 0 if self.layout == BYTES else self.row_size * self.dtype.itemsize
+        """Bytes of a row once gathered; 0 where rows differ."""
+        return 0 if self.varies else self.row_size * self.dtype.itemsize
+
+    @property
+    def varies(self) -> bool:
+        """Whether rows differ in size: lists, sparse vectors, text and bytes."""
+        return self.layout not in (FIXED, BITS)
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether the elements are text or bytes."""
+        return self.dtype == object
 
     def describe(self) -> list[Any]:
         """What the fingerprint takes from a field: name, logical type, shape and metadata; not the storage's
         details."""
-        if self.layout == BYTES:
+        if self.is_bytes:
             logical = "text" if self.is_text else "bytes"
         else:
             element = element_type(self.arrow_type)
             logical = time_name(element) if pa.types.is_temporal(element) else self.dtype.name
+        if self.layout == SPARSE:
+            logical = f"sparse<{logical}>"
+        for _ in range(self.depth):
+            logical = f"list<{logical}>"
         return [self.name, logical, list(self.shape), dict(sorted(self.metadata.items()))]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColumnBuffers:
-    """Where one column of one chunk lies: addresses of mapped memory, checked to hold all of its rows.
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """`kind` without its encoding: plain strings, binaries and lists for large and view forms, values for
+    dictionaries and runs, storage for extension types (tensors apart).
 
-    `data` is the address of the first row (of the byte that holds its first bit: `first_bit` says which);
-    for text and bytes, `offsets` is the address of `rows + 1` offsets of `offset_bytes` bytes each into `data`.
+    >>> plain_type(pa.dictionary(pa.int8(), pa.large_string())), plain_type(pa.uuid())
+    (DataType(string), FixedSizeBinaryType(fixed_size_binary[16]))
     """
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType) and not isinstance(kind, pa.FixedShapeTensorType):
+        return plain_type(kind.storage_type)
+    if pa.types.is_large_string(kind) or is_view(kind, "string"):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or is_view(kind, "binary"):
+        return pa.binary()
+    if pa.types.is_large_list(kind) or is_view(kind, "list") or is_view(kind, "large_list"):
+        return pa.list_(kind.value_field)
+    return kind
 
-    data: int
-    first_bit: int = 0
-    offsets: int = 0
-    offset_bytes: int = 0
+
+def is_view(kind: pa.DataType, of: str) -> bool:
+    """Whether `kind` is the view form of `of`; older releases of Arrow know some of them not."""
+    test = getattr(pa.types, f"is_{of}_view", None)
+    return test is not None and bool(test(kind))
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -83,11 +149,14 @@ def is_number(kind: pa.DataType) -> bool:
 
 
 def element_type(kind: pa.DataType) -> pa.DataType:
-    """The type of one element: what stands inside the tensor and list levels of `kind`."""
+    """The type of one element: what stands inside the tensor and list levels of `kind`, for sparse vectors a value."""
+    kind = plain_type(kind)
     if isinstance(kind, pa.FixedShapeTensorType):
         return kind.value_type  # numbers or bools: lists in tensors are refused with the other types
-    if pa.types.is_fixed_size_list(kind):
+    if pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind):
         return element_type(kind.value_type)
+    if pa.types.is_struct(kind):
+        return element_type(kind.field("values").type)
     return pa.uint8() if pa.types.is_fixed_size_binary(kind) else kind
 
 
@@ -117,248 +186,105 @@ def row_shape(kind: pa.DataType, name: str) -> tuple[int, ...]:
     return (kind.byte_width,) if pa.types.is_fixed_size_binary(kind) else ()
 
 
-def field_of(arrow_field: pa.Field) -> Field:
-    """The `Field` of an Arrow field, or the `SchemaError` that says why its type cannot be trained on.
+def leaf_dtype(kind: pa.DataType) -> np.dtype[Any] | None:
+    """The dtype of elements of this type; None if it has none."""
+    if isinstance(kind, pa.FixedShapeTensorType) and not (
+        pa.types.is_boolean(kind.value_type) or is_number(kind.value_type)
+    ):
+        return None
+    while pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    element = element_type(kind) if isinstance(kind, pa.FixedShapeTensorType) else kind
+    if pa.types.is_fixed_size_binary(element):
+        return np.dtype(np.uint8)
+    if pa.types.is_boolean(element):
+        return np.dtype(np.bool_)
+    if pa.types.is_temporal(element) and is_number(element):
+        return np.dtype(f"int{element.bit_width}")
+    return np.dtype(element.to_pandas_dtype()) if is_number(element) else None
 
-    >>> field_of(pa.field("x", pa.list_(pa.float32(), 3))).shape
-    (3,)
-    """
-    name, kind = arrow_field.name, arrow_field.type
+
+def metadata_of(arrow_field: pa.Field) -> dict[str, str]:
+    """The metadata of a field as text, without Arrow's own."""
     try:
         metadata = {key.decode(): value.decode() for key, value in (arrow_field.metadata or {}).items()}
     except UnicodeDecodeError as error:
-        raise SchemaError(f"field {name!r}: its metadata are not text ({error})") from None
-    metadata = {key: value for key, value in metadata.items() if not key.startswith(ARROW_METADATA)}
-    if (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-    ):
-        text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        return Field(
-            name=name, dtype=np.dtype(object), shape=(), arrow_type=kind, layout=BYTES, is_text=text, metadata=metadata
-        )
-    shape = row_shape(kind, name)
-    element = element_type(kind)
-    if pa.types.is_boolean(element):
-        return Field(name=name, dtype=np.dtype(np.bool_), shape=shape, arrow_type=kind, layout=BITS, metadata=metadata)
-    if is_number(element):
-        dtype = (
-            np.dtype(f"int{element.bit_width}")
-            if pa.types.is_temporal(element)
-            else np.dtype(element.to_pandas_dtype())
-        )
-        return Field(name=name, dtype=dtype, shape=shape, arrow_type=kind, layout=FIXED, metadata=metadata)
-    raise SchemaError(
-        f"field {name!r} has type {kind}, which cannot be read as an array: convert it to numbers, "
-        f"fixed-shape tensors, text or bytes, or leave it out"
-    )
+        raise SchemaError(f"field {arrow_field.name!r}: its metadata are not text ({error})") from None
+    return {key: value for key, value in metadata.items() if not key.startswith(ARROW_METADATA)}
 
 
-def column_buffers(column: pa.Array, described: Field, where: str) -> ColumnBuffers:
-    """The checked addresses of `column`, the column `described` of one chunk; `where` names the chunk in errors.
+def field_of(arrow_field: pa.Field) -> Field:
+    """The `Field` of an Arrow field that is no struct, or the `SchemaError` that says why it cannot be trained on.
 
-    The addresses stay valid as long as `column` lives.
+    >>> field_of(pa.field("x", pa.list_(pa.float32(), 3))).shape, field_of(pa.field("x", pa.list_(pa.int8()))).depth
+    ((3,), 1)
     """
-    what = f"{where}, field {described.name!r}"
-    if column.null_count:
-        raise SchemaError(
-            f"{what}: {column.null_count} nulls; fill or drop them when converting: trained fields have no nulls"
-        )
-    if described.layout == BYTES:
-        return bytes_buffers(column, what)
-    values, first = plain_storage(column), 0
-    while pa.types.is_fixed_size_list(values.type):
-        first = (first + values.offset) * values.type.list_size
-        values = plain_storage(values.values)
-        if values.null_count:
-            raise SchemaError(f"{what}: {values.null_count} null elements; fill them when converting")
-    count = len(column) * described.row_size
-    if pa.types.is_fixed_size_binary(values.type):
-        first, width = (first + values.offset) * values.type.byte_width, 1
-    else:
-        first, width = first + values.offset, described.dtype.itemsize
-    buffer = values.buffers()[1]
-    if count == 0:
-        return ColumnBuffers(data=0)
-    needed = (first + count + 7) // 8 if described.layout == BITS else (first + count) * width
-    if buffer is None or buffer.size < needed:
-        has = 0 if buffer is None else buffer.size
-        raise DamagedDatasetError(f"{what}: its buffer has {has} bytes, {len(column)} rows need {needed}")
-    if described.layout == BITS:
-        return ColumnBuffers(data=buffer.address, first_bit=first)
-    return ColumnBuffers(data=buffer.address + first * width)
+    fields = list(fields_in(arrow_field))
+    if len(fields) != 1:
+        raise SchemaError(f"field {arrow_field.name!r} is a struct of {[each.name for each in fields]}")
+    return fields[0]
 
 
-def plain_storage(column: pa.Array) -> pa.Array:
-    """What holds the values of `column`: itself, or the lists of a tensor."""
-    return column.storage if isinstance(column, pa.ExtensionArray) else column
+def fields_in(arrow_field: pa.Field) -> Iterator[Field]:
+    """The fields of an Arrow column: one, or those of a struct with dotted names; raises `SchemaError` for others."""
+    kind, metadata = arrow_field.type, metadata_of(arrow_field)
+    yield from walk(kind, arrow_field.name, arrow_field.name, (), 0, metadata)
 
 
-def bytes_buffers(column: pa.Array, what: str) -> ColumnBuffers:
-    """The checked addresses of a text or bytes column: offsets must ascend and stay inside the data."""
-    rows = len(column)
-    if rows == 0:
-        return ColumnBuffers(data=0)
-    width = 8 if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type) else 4
-    _, offsets, data = column.buffers()
-    needed = (column.offset + rows + 1) * width
-    if offsets is None or offsets.size < needed:
-        raise DamagedDatasetError(
-            f"{what}: its offsets need {needed} bytes, there are {0 if offsets is None else offsets.size}"
-        )
-    marks = np.frombuffer(offsets, f"<i{width}", rows + 1, column.offset * width)
-    size = 0 if data is None else data.size
-    if marks[0] < 0 or marks[-1] > size or (marks[1:] < marks[:-1]).any():
-        raise DamagedDatasetError(f"{what}: its offsets do not ascend within its {size} bytes of data")
-    start = offsets.address + column.offset * width
-    return ColumnBuffers(data=0 if data is None else data.address, offsets=start, offset_bytes=width)
-
-
-def as_arrow(values: Any, name: str) -> pa.Array:
-    """A column of `values`: an array (n, …), a list of n arrays of one shape and dtype, or n texts or bytes.
-
-    Numbers are not copied. What has no place in a column is refused with the first row that has it: another shape or
-    dtype, a missing value, a number that its neighbours would round. A list without rows tells no type: it becomes a
-    column of Arrow's type null.
-
-    >>> as_arrow(np.zeros((2, 3), np.float32), "x").type.shape
-    [3]
-    """
-    array = as_numpy(values, name)
-    if not len(array) and (array.dtype == object or not isinstance(values, np.ndarray)):
-        return pa.nulls(0)
-    if array.dtype == object or array.dtype.kind in "SU":
-        return text_or_bytes(array, name)
-    if array.dtype.kind not in "biufmM" or array.dtype.itemsize > 8:
-        raise SchemaError(
-            f"field {name!r} has dtype {array.dtype}: expected bool, integers, float16/32/64, dates, text or bytes"
-        )
-    array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    if array.dtype.kind in "mM":
-        flat = from_times(array, name)
-    else:
-        flat = pa.array(array.reshape(-1)) if array.dtype == np.bool_ else from_numbers(array.reshape(-1))
-    if array.ndim == 1:
-        return flat
-    kind = pa.fixed_shape_tensor(flat.type, array.shape[1:])
-    storage = pa.FixedSizeListArray.from_buffers(kind.storage_type, len(array), [None], children=[flat])
-    return pa.ExtensionArray.from_storage(kind, storage)
-
-
-def from_numbers(flat: NDArray[Any]) -> pa.Array:
-    """An Arrow array over the memory of a contiguous 1-D array of numbers."""
-    return pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)])
-
-
-def from_times(array: NDArray[Any], name: str) -> pa.Array:
-    """The elements of datetime64 or timedelta64 values in row-major order; days become 32-bit dates."""
-    unit, count = np.datetime_data(array.dtype)
-    units = ("D", "s", "ms", "us", "ns") if array.dtype.kind == "M" else ("s", "ms", "us", "ns")
-    if unit not in units or count != 1:
-        kind = "datetime64" if array.dtype.kind == "M" else "timedelta64"
-        raise SchemaError(
-            f"field {name!r} has dtype {array.dtype}, expected the unit {', '.join(units)}: .astype('{kind}[s]')"
-        )
-    lost = np.isnat(array)
-    if unit == "D":
-        days = array.view(np.int64)
-        lost |= days != days.astype(np.int32)
-    if lost.any():
-        place = np.argwhere(lost)[0].tolist()
-        raise SchemaError(
-            f"field {name!r}: row {place[0]} has {array[tuple(place)]!r}: missing times cannot be stored, nor days "
-            f"beyond 32 bits"
-        )
-    return pa.array(array.reshape(-1))
-
-
-def as_numpy(values: Any, name: str) -> NDArray[Any]:
-    """`values` as one array with a row per sample; nothing is rounded, dropped or turned into text on the way."""
-    what = f"field {name!r}"
-    if isinstance(values, np.ndarray):
-        if values.ndim == 0:
-            raise SchemaError(f"{what}: expected an array with one row per sample, got the single value {values!r}")
-        if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-            row = int(np.argwhere(np.ma.getmaskarray(values))[0, 0])
-            raise SchemaError(f"{what}: row {row} is masked: fill or drop missing values")
-        return np.asarray(values)
-    if isinstance(values, str | bytes | bytearray | Mapping | Set) or not isinstance(values, Iterable):
-        raise SchemaError(f"{what}: expected an array or a list with one row per sample, got {values!r:.60}")
-    rows = list(values)
-    if any(isinstance(row, str | bytes | bytearray | memoryview) for row in rows):
-        rows = [bytes(row) if isinstance(row, bytearray | memoryview) else row for row in rows]
-        return np.fromiter(rows, object, len(rows))
-    if all(isinstance(row, np.ndarray) for row in rows):
-        refuse_unlike(rows, what)
-    try:
-        array = np.asarray(rows)
-    except ValueError as error:
-        lengths = [len(row) if isinstance(row, Sized) else None for row in rows]
-        other = next((i for i, length in enumerate(lengths) if length != lengths[0]), None)
-        first = "" if other is None else f"row {other} has length {lengths[other]}, row 0 has {lengths[0]}: "
-        raise SchemaError(f"{what}: {first}its rows do not make one array ({error})") from None
-    if array.ndim == 1:
-        refuse_rounded(rows, array, what)
-    return array
-
-
-def refuse_unlike(rows: list[NDArray[Any]], what: str) -> None:
-    """Raise `SchemaError` for the first array that has another shape or dtype than the first one, or a masked value."""
-    for i, row in enumerate(rows):
-        if (row.shape, row.dtype) != (rows[0].shape, rows[0].dtype):
-            raise SchemaError(
-                f"{what}: row {i} is {row.dtype} of shape {row.shape}, row 0 is {rows[0].dtype} of shape "
-                f"{rows[0].shape}: rows must have one shape and dtype"
-            )
-        if np.ma.is_masked(row):
-            raise SchemaError(f"{what}: row {i} has masked values: fill or drop missing values")
-
-
-def refuse_rounded(rows: list[Any], array: NDArray[Any], what: str) -> None:
-    """Raise `SchemaError` for the first scalar that is not what it was once NumPy has found one dtype for all."""
-    kinds = {isinstance(row, bool | np.bool_) for row in rows}
-    if len(kinds) > 1:
-        raise SchemaError(f"{what}: bools and other values in one list: give all rows one type")
-    if array.dtype.kind != "f":
+def walk(
+    kind: pa.DataType, column: str, name: str, path: tuple[str, ...], depth: int, metadata: dict[str, str]
+) -> Iterator[Field]:
+    """`fields_in` below a part of the column: `path` through structs, `depth` lists."""
+    whole, kind = kind, plain_type(kind)
+    if pa.types.is_list(kind) and depth < 2:
+        yield from walk(kind.value_type, column, name, path, depth + 1, metadata)
         return
-    integers = [(i, row) for i, row in enumerate(rows) if isinstance(row, int | np.integer)]
-    if rows and len(integers) == len(rows):
-        raise SchemaError(f"{what}: its integers fit no dtype together: give an array of the dtype that is meant")
-    for i, row in integers:
-        if int(array[i]) != int(row):
-            raise SchemaError(f"{what}: row {i} is {row}, which a {array.dtype} like its neighbours would round")
+    if pa.types.is_struct(kind) and SPARSE_WIDTH in metadata and not path:
+        yield sparse_field(kind, column, depth, metadata)
+        return
+    if pa.types.is_struct(kind) and kind.num_fields:
+        for child in kind:
+            yield from walk(
+                child.type, column, f"{name}.{child.name}", (*path, child.name), depth, metadata_of(child)
+            )
+        return
+    text = pa.types.is_string(kind)
+    if text or pa.types.is_binary(kind):
+        dtype, shape, leaf = np.dtype(object), (), Leaf(dtype=np.dtype("u1"), shape=(), levels=depth + 1, path=path)
+    else:
+        found, shape = leaf_dtype(kind), row_shape(kind, name)
+        if found is None:
+            raise SchemaError(
+                f"field {name!r} has type {whole}, which cannot be read as an array: convert it to numbers, "
+                f"fixed-shape tensors, lists of those, text or bytes, or leave it out (fields=…)"
+            )
+        dtype, leaf = found, Leaf(dtype=found, shape=shape, levels=depth, path=path)
+    layout = LIST if depth else BYTES if dtype == object else BITS if leaf.bits else FIXED
+    yield Field(
+        name=name, dtype=dtype, shape=shape, arrow_type=kind, layout=layout, is_text=text, metadata=metadata, depth=depth,
+        column=column, leaves=(leaf,),
+    )  # fmt: skip
 
 
-def unlike_rows(rows: list[Any]) -> str:
-    """What is wrong with rows that are not all text or all bytes: the first one that is missing, or of another type."""
-    first = rows[0]
-    missing = next((i for i, row in enumerate(rows) if row is None), None)
-    if missing is not None:
-        return f"row {missing} is None"
-    expected = str if isinstance(first, str) else bytes if isinstance(first, bytes) else type(first)
-    other = next((i for i, row in enumerate(rows) if not isinstance(row, expected)), None)
-    if other is not None:
-        return f"row {other} is {type(rows[other]).__name__}, row 0 is {type(first).__name__}: give all rows one type"
-    return f"its rows are objects of type {type(first).__name__}, which fit no dtype of numbers"
-
-
-def text_or_bytes(array: NDArray[Any], name: str) -> pa.Array:
-    """A string or binary column; every row must be text, or every row bytes."""
-    what = f"field {name!r}"
-    if array.ndim != 1:
-        raise SchemaError(f"{what}: text and bytes must come as one value per row, got shape {array.shape}")
-    rows = array.tolist()
-    text = array.dtype.kind == "U" or (bool(rows) and isinstance(rows[0], str))
-    if not all(isinstance(row, str if text else bytes) for row in rows):
-        raise SchemaError(f"{what}: {unlike_rows(rows)}; missing values and nested lists cannot be stored")
-    try:
-        column = pa.array(rows, pa.string() if text else pa.binary())
-    except UnicodeEncodeError as error:
-        raise SchemaError(f"{what}: row {rows.index(error.object)} cannot be stored as UTF-8: {error}") from None
-    if isinstance(column, pa.ChunkedArray):
+def sparse_field(kind: pa.DataType, name: str, depth: int, metadata: dict[str, str]) -> Field:
+    """The field of a struct of indices and values."""
+    parts = {child.name: plain_type(child.type) for child in kind}
+    width = metadata[SPARSE_WIDTH]
+    lists = set(parts) == set(SPARSE_PARTS) and all(pa.types.is_list(part) for part in parts.values())
+    elements = [plain_type(parts[part].value_type) for part in SPARSE_PARTS] if lists else []
+    dtypes = [leaf_dtype(element) for element in elements]
+    lists &= all(dtype is not None for dtype in dtypes)  # `None in dtypes` holds for float64: NumPy's default dtype
+    if not lists or not pa.types.is_integer(elements[0]) or not width.isdecimal() or depth > 1:
         raise SchemaError(
-            f"{what}: over 2 GiB in one write or chunk; write fewer rows at a time or set a smaller chunk_rows"
+            f"field {name!r} has {SPARSE_WIDTH} {width!r} and type {kind}: expected struct<indices: list<integer>, "
+            f"values: list<number>> and a number, at most in one list"
         )
-    return column
+    leaves = tuple(
+        Leaf(dtype=dtype, shape=(), levels=depth + 1, path=(part,))
+        for part, dtype in zip(SPARSE_PARTS, dtypes, strict=True)
+        if dtype is not None
+    )
+    return Field(
+        name=name, dtype=leaves[1].dtype, shape=(), arrow_type=kind, layout=SPARSE, metadata=metadata, depth=depth,
+        width=int(width), column=name, leaves=leaves,
+    )  # fmt: skip

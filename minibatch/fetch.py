@@ -1,24 +1,32 @@
-"""The samples of one stretch of the axis, gathered into a block by one kernel that holds no GIL."""
+"""The samples of one stretch of the axis: gathered by a kernel that holds no GIL, then transformed, as a block.
 
-from dataclasses import dataclass
+The axis here is that of rows: place after place of the order. For data of fixed shape that is nominal time; what
+sequences make of it is in `minibatch.sequences`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minibatch.columns import BYTES, Field
-from minibatch.dataset import Dataset
+from minibatch import ragged
+from minibatch.dataset import Dataset, Part
+from minibatch.errors import SchemaError
 from minibatch.gathering import Column, Gathering
 from minibatch.kernels import gather, permute
 from minibatch.memory import Pool
 from minibatch.order import Order
-from minibatch.timeline import Holes, Stretch
+from minibatch.timeline import MAX_TIME, Holes, Stretch
+from minibatch.transforms import apply, hull
+from minibatch.transforms.operations import Operations
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The samples of a stretch: `rows` int64 (n,), `columns` by name, and their nominal `times` where there are
-    holes."""
+    """The samples of a stretch: `rows` int64 (n,), `columns` by name, and their `times` where some are holes."""
 
     stretch: Stretch
     rows: NDArray[np.int64]
@@ -26,7 +34,7 @@ class Block:
     times: NDArray[np.int64] | None = None
 
     def bounds(self, start: int, length: int) -> tuple[int, int] | None:
-        """Where the samples at nominal times [start, start + length) lie in the columns; None if they are not here."""
+        """Where the samples at times [start, start + length) lie in the columns; None if they are not here."""
         first = self.stretch.find(start, length)
         if first is None:
             return None
@@ -40,79 +48,163 @@ class Block:
         columns = {name: column.part(lo, hi) for name, column in self.columns.items()}
         return Block(self.stretch, self.rows[lo:hi], columns, times)
 
+    def take(self, keep: NDArray[np.bool_]) -> "Block":
+        """The samples where `keep`, bool (n,), is true; copied."""
+        columns = {
+            name: Column(ragged.take(column.values, keep), column.field) for name, column in self.columns.items()
+        }
+        return Block(self.stretch, self.rows[keep], columns, None if self.times is None else self.times[keep])
+
+    @property
+    def varies(self) -> bool:
+        """Whether only the block itself tells how large samples are: what transforms made, and lists."""
+        return any(column.field is None or column.field.varies for column in self.columns.values())
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of a sample, on average, with its row number."""
+        size = sum(column.values.nbytes for column in self.columns.values())
+        return 8 + (-(-size // len(self.rows)) if len(self.rows) else 0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fetcher:
     """Gathers any stretch of the axis; knows no position, so it may be called from any thread."""
 
     dataset: Dataset
-    fields: list[Field]
-    order: Order
+    names: list[str]
+    order: Any
     holes: Holes
     pool: Pool
+    operations: Operations = ()
+    seed: int = 0
 
     @cached_property
-    def gathering(self) -> Gathering:
-        return Gathering(self.dataset.chunks, self.fields)
+    def _parts(self) -> list[tuple[Part, Gathering]]:
+        return self.dataset.gatherings(self.names)
+
+    @cached_property
+    def _hull(self) -> int:
+        return hull(self.operations)
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes of a sample once gathered, with its row number; an estimate for text and bytes."""
-        size = 8 + sum(field.row_bytes for field in self.fields)
-        if any(field.layout == BYTES for field in self.fields):
-            stored = sum(shard.bytes for shard in self.dataset.manifest.shards)
-            size += -(-stored // max(1, len(self.dataset)))
+        """Bytes of a sample once gathered, with its row number; an estimate where rows differ in size."""
+        fields = [self.dataset.fields[name] for name in self.names]
+        size = 8 + sum(each.row_bytes for each in fields)
+        if any(each.varies for each in fields):
+            size += -(-self.dataset.stored_bytes // max(1, len(self.dataset)))
         return size
 
     def __call__(self, stretch: Stretch) -> Block:
         """The block of `stretch`."""
-        try:
-            rows = np.empty(stretch.samples, np.int64)
-            chunks = np.empty(stretch.samples, np.int32)
-        except (ValueError, MemoryError):
-            raise MemoryError(
-                f"{stretch.samples:,} samples do not fit into memory: ask for a smaller minibatch"
-            ) from None
+        if not self.operations:
+            return self._gathered(stretch)
+        if self._hull == 1:
+            return self._transformed(self._gathered(stretch))
+        # What is mixed with a sample may lie beside the stretch: whole neighbourhoods are transformed, then cut.
+        pieces = []
+        for run in stretch.runs():
+            wide = self._transformed(self._gathered(self._widened(run)))
+            bounds = wide.bounds(run.start, len(run))
+            if bounds is None:
+                raise AssertionError(f"{run} is not in {wide.stretch}")
+            pieces.append(wide.part(*bounds))
+        return join(pieces, stretch) if len(pieces) > 1 else replace(pieces[0], stretch=stretch)
+
+    def places(self, places: NDArray[np.int64]) -> Block:
+        """The samples at any places of the axis, int64 (n,), holes or not; its stretch says only how many."""
+        runs = np.flatnonzero(np.diff(places, prepend=-2, append=-2) != 1)
+        pieces = [
+            self.order.rows_at(int(places[a]), int(b - a)) for a, b in zip(runs[:-1], runs[1:], strict=True)
+        ]
+        rows = np.concatenate([np.zeros(0, np.int64), *pieces])
+        columns = self.dataset.gather(rows, self._parts, self.pool)
+        stretch = Stretch(start=0, length=len(rows), stride=max(1, len(rows)), count=1)
+        block = Block(stretch, rows, {name: columns[name] for name in self.names}, places)
+        return self._transformed(block) if self.operations else block
+
+    def _widened(self, run: range) -> Stretch:
+        """The aligned neighbourhoods that a run of the axis touches; the last one ends where a finite axis does."""
+        start = run.start // self._hull * self._hull
+        stop = -(-run.stop // self._hull) * self._hull
+        length = max(run.stop, min(stop, getattr(self.order, "end", MAX_TIME))) - start
+        return Stretch(start=start, length=length, stride=max(1, length), count=1)
+
+    def _transformed(self, block: Block) -> Block:
+        times = block.times if block.times is not None else times_of(block.stretch)
+        fields = {name: column.view(0, len(block.rows)) for name, column in block.columns.items()}
+        made, kept, rows = apply(self.operations, fields, self.seed, times, block.rows)
+        return Block(block.stretch, rows, {name: Column(values) for name, values in made.items()}, kept)
+
+    def _gathered(self, stretch: Stretch) -> Block:
+        rows = empty(stretch.samples, np.int64)
         runs = (stretch.start, stretch.length, stretch.stride, stretch.count)
-        if self.holes:
+        part, gathering = self._parts[0]
+        if isinstance(self.order, Order) and not self.holes and len(self._parts) == 1 and part.picked is None:
+            chunks = empty(stretch.samples, np.int32)
+            table, room = part.chunks, gathering.room(stretch.samples, self.pool)
+            done = gather.fetch(
+                *self.order.parameters,
+                *runs,
+                table.starts,
+                table.guess,
+                table.shift,
+                table.mapped,
+                table.addresses,
+                gathering.which,
+                gathering.row_bytes,
+                room.outs,
+                rows,
+                chunks,
+            )
+            if not done:  # a chunk that is seen for the first time
+                chunks = table.locate(rows)
+                gathering.gather(rows, chunks, room)
+            return Block(stretch, rows, gathering.columns(rows, chunks, room, self.pool))
+        if isinstance(self.order, Order):
             permute.rows_of_stretch(*self.order.parameters, *runs, rows)
-            begins = stretch.start + stretch.stride * np.arange(stretch.count)
-            times = (begins[:, None] + np.arange(stretch.length)).reshape(-1)
+        else:
+            self.order.fill_stretch(stretch, rows)
+        times = None
+        if self.holes:
+            times = times_of(stretch)
             keep = self.holes.kept(times, rows)
             rows, times = rows[keep], times[keep]
-            return Block(stretch, rows, self.gathering.rows(rows, self.pool), times)
-        table, gathering = self.dataset.chunks, self.gathering
-        room = gathering.room(stretch.samples, self.pool)
-        done = gather.fetch(
-            *self.order.parameters,
-            *runs,
-            table.starts,
-            table.guess,
-            table.shift,
-            table.mapped,
-            table.addresses,
-            gathering.which,
-            gathering.row_bytes,
-            room.outs,
-            rows,
-            chunks,
-        )
-        if not done:  # a shard that is seen for the first time
-            chunks = table.locate(rows)
-            gathering.gather(rows, chunks, room)
-        return Block(stretch, rows, gathering.columns(rows, chunks, room, self.pool))
+        columns = self.dataset.gather(rows, self._parts, self.pool)
+        return Block(stretch, rows, {name: columns[name] for name in self.names}, times)
 
 
-def join(parts: list[Block], stretch: Stretch) -> Block:
+def empty(count: int, dtype: Any) -> NDArray[Any]:
+    """Room for one number per sample, or the error that says that there is none."""
+    try:
+        return np.empty(count, dtype)
+    except (ValueError, MemoryError):
+        raise MemoryError(f"{count:,} samples do not fit into memory: ask for a smaller minibatch") from None
+
+
+def times_of(stretch: Stretch) -> NDArray[np.int64]:
+    """The times of a stretch, run after run: int64 (samples,)."""
+    begins = stretch.start + stretch.stride * np.arange(stretch.count, dtype=np.int64)
+    return np.asarray((begins[:, None] + np.arange(stretch.length, dtype=np.int64)).reshape(-1))
+
+
+def join(parts: Sequence[Block], stretch: Stretch) -> Block:
     """Several blocks as one that holds `stretch`: the copy that a minibatch across block borders costs."""
     columns = {}
     for name, first in parts[0].columns.items():
-        pieces = [part.columns[name] for part in parts]
-        offsets = None
-        if first.offsets is not None:
-            lengths = [np.diff(piece.offsets) for piece in pieces if piece.offsets is not None]
-            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(lengths))])
-        columns[name] = Column(first.field, np.concatenate([piece.values for piece in pieces]), offsets)
+        values = [part.columns[name].values for part in parts]
+        if len({shape_behind(value) for value in values}) > 1:
+            raise SchemaError(
+                f"field {name!r} has rows of different shapes in one minibatch, {[shape_behind(v) for v in values]}: "
+                f"a transform must give all samples one shape"
+            )
+        columns[name] = Column(ragged.join(values), first.field)
     times = [part.times for part in parts if part.times is not None]
     rows = np.concatenate([part.rows for part in parts])
     return Block(stretch, rows, columns, np.concatenate(times) if times else None)
+
+
+def shape_behind(values: Any) -> tuple[int, ...] | None:
+    """The shape of a row of an array; None where rows may differ."""
+    return values.shape[1:] if isinstance(values, np.ndarray) else None

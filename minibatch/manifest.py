@@ -6,12 +6,14 @@ does not. The manifest also has a digest of itself and of each file, by which da
 """
 
 import base64
+import dataclasses
 import itertools
 import json
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from minibatch.columns import BITS, BYTES, Field, field_of, plain_storage
+from minibatch.buffers import plain_storage
+from minibatch.columns import SPARSE, Field, Leaf, fields_in
 from minibatch.errors import DamagedDatasetError, DatasetError, SchemaError, UnfinishedDatasetError
 from minibatch.storage import MANIFEST, write_atomically
 
@@ -31,13 +34,17 @@ DIGEST = re.compile("[0-9a-f]{32}")
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """One Arrow file: its name, rows, bytes, the XXH3-128 digest of its bytes, and its chunks as runs (rows, times)."""
+    """One Arrow file: its name, rows, bytes, the XXH3-128 digest of its bytes, and its chunks as runs (rows, times).
+
+    `elements` has the sum of the lengths of each list field; older manifests do not have it.
+    """
 
     file: str
     rows: int
     bytes: int
     digest: str
     runs: tuple[tuple[int, int], ...]
+    elements: dict[str, int] = dataclass_field(default_factory=dict, hash=False)
 
     @property
     def num_chunks(self) -> int:
@@ -78,15 +85,18 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "chunk_rows": manifest.chunk_rows,
         "fields": [f"{field.name}: {field.type}" for field in manifest.schema],
         "schema": base64.b64encode(manifest.schema.serialize().to_pybytes()).decode(),
-        "shards": [
-            {"file": s.file, "rows": s.rows, "bytes": s.bytes, "digest": s.digest, "chunks": s.runs}
-            for s in manifest.shards
-        ],
+        "shards": [entry_of(shard) for shard in manifest.shards],
         "created_by": manifest.created_by,
         "source": manifest.source,
     }
     document["digest"] = xxhash.xxh3_128_hexdigest(canonical(document))
     write_atomically(folder / MANIFEST, json.dumps(document, indent=1).encode() + b"\n")
+
+
+def entry_of(shard: Shard) -> dict[str, Any]:
+    """What a manifest says of a shard; `shard_of` is the inverse."""
+    entry = {"file": shard.file, "rows": shard.rows, "bytes": shard.bytes, "digest": shard.digest, "chunks": shard.runs}
+    return {**entry, "elements": shard.elements} if shard.elements else entry
 
 
 def pack_chunks(chunks: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -173,6 +183,7 @@ def shard_of(entry: dict[str, Any], chunk_rows: int) -> Shard:
         bytes=integer(entry, "bytes"),
         digest=digest_of(entry, "digest"),
         runs=runs,
+        elements={name: integer(entry["elements"], name) for name in entry.get("elements", {})},
     )
     if any(type(number) is not int or number < 1 for run in runs for number in run):
         raise ValueError(f"{file} has chunks {runs!r:.60}, expected pairs of integers from 1")
@@ -202,44 +213,64 @@ def digest_of(document: dict[str, Any], key: str) -> str:
 class Fingerprint:
     """The digest of a data set's content, fed with chunks in order; where they are cut makes no difference.
 
-    Each field has a stream of its own: its values in row-major order, little-endian; bools one byte each; text and
-    bytes as a stream of 64-bit lengths and one of data. The fingerprint digests the fields' descriptions, the number of
-    rows and the digests of all streams (XXH3-128).
+    Each field has streams of its own: its values in row-major order, little-endian, bools one byte each; for text,
+    bytes and lists also the lengths, 64 bits each, one stream for each level; for sparse vectors the 64-bit indices
+    and their lengths, then the values and theirs. The fingerprint digests the fields' descriptions, the number of rows
+    and the digests of all streams (XXH3-128).
     """
 
     def __init__(self, fields: list[Field]) -> None:
         self.fields = fields
         self.rows = 0
-        self._streams = [(xxhash.xxh3_128(), xxhash.xxh3_128()) for _ in fields]
+        self._streams = [
+            [[xxhash.xxh3_128() for _ in range(1 + max(1, leaf.levels))] for leaf in field.leaves] for field in fields
+        ]
 
     def update(self, columns: list[pa.Array]) -> None:
-        """Take in the next rows: one Arrow array per field, of equal lengths, validated before."""
-        for field, column, (values, lengths) in zip(self.fields, columns, self._streams, strict=True):
-            if field.layout == BYTES:
-                wide = column.cast(pa.large_binary() if not field.is_text else pa.large_string())
-                marks = np.frombuffer(wide.buffers()[1], "<i8", len(wide) + 1, wide.offset * 8)
-                lengths.update(np.diff(marks).data)
-                if marks[-1] > marks[0]:
-                    values.update(memoryview(wide.buffers()[2])[marks[0] : marks[-1]])
-            else:
-                values.update(flat_values(column, field).view(np.uint8))
+        """Take in the next rows: one Arrow array per field, as `buffers.readable` gives it, of equal lengths."""
+        for field, column, streams in zip(self.fields, columns, self._streams, strict=True):
+            for leaf, (values, *lengths) in zip(field.leaves, streams, strict=True):
+                feed(column, field, leaf, values, lengths)
         self.rows += len(columns[0])
 
     def hexdigest(self) -> str:
         """The fingerprint of all rows so far: 32 hexadecimal digits."""
-        streams = [[values.hexdigest(), lengths.hexdigest()] for values, lengths in self._streams]
+        streams = [[stream.hexdigest() for leaf in field for stream in leaf] for field in self._streams]
         described = [field.describe() for field in self.fields]
         return xxhash.xxh3_128_hexdigest(canonical({"fields": described, "rows": self.rows, "streams": streams}))
 
 
-def flat_values(column: pa.Array, field: Field) -> Any:
+def feed(column: pa.Array, field: Field, leaf: Leaf, values: Any, lengths: list[Any]) -> None:
+    """Add the rows of one leaf of a column to the stream of its values and those of its lengths."""
+    path = list(leaf.path) if field.layout == SPARSE else []
+    for level in range(leaf.levels - field.is_bytes):
+        if pa.types.is_struct(column.type):
+            column = column.field(column.type.get_field_index(path.pop(0)))
+        lengths[level].update(np.diff(column.offsets.to_numpy()).astype("<i8").data)
+        column = column.flatten()
+    if field.is_bytes:
+        wide = column.cast(pa.large_binary() if not field.is_text else pa.large_string())
+        if not len(wide):
+            return
+        marks = np.frombuffer(wide.buffers()[1], "<i8", len(wide) + 1, wide.offset * 8)
+        lengths[leaf.levels - 1].update(np.diff(marks).data)
+        if marks[-1] > marks[0]:
+            values.update(memoryview(wide.buffers()[2])[marks[0] : marks[-1]])
+        return
+    if leaf.path == ("indices",) and field.layout == SPARSE:
+        column = column.cast(pa.int64())
+        leaf = dataclasses.replace(leaf, dtype=np.dtype(np.int64))
+    values.update(flat_values(column, leaf).view(np.uint8))
+
+
+def flat_values(column: pa.Array, leaf: Leaf) -> Any:
     """All elements of a fixed-shape column in row-major order: 1-D, contiguous, not copied unless bit-packed."""
     values = plain_storage(column)
     while pa.types.is_fixed_size_list(values.type):
         values = plain_storage(values.flatten())
-    if field.layout == BITS:
+    if leaf.bits:
         return values.to_numpy(zero_copy_only=False)
-    width = field.dtype.itemsize
+    width = leaf.dtype.itemsize
     if pa.types.is_fixed_size_binary(values.type):
         width = values.type.byte_width
     buffer = values.buffers()[1]
@@ -247,12 +278,25 @@ def flat_values(column: pa.Array, field: Field) -> Any:
     return np.frombuffer(buffer, np.uint8, count, values.offset * width) if count else np.zeros(0, np.uint8)
 
 
-def fields_of(schema: pa.Schema) -> list[Field]:
-    """The fields of a schema in order; raises `SchemaError` for a type that cannot be read, or a name used twice."""
+def fields_of(schema: pa.Schema, unsupported: dict[str, SchemaError] | None = None) -> list[Field]:
+    """The fields of a schema in order, structs as their fields with dotted names.
+
+    Raises `SchemaError` for a name used twice, and for a type that cannot be read, unless there is a dict that takes
+    the errors of `unsupported` columns by name.
+    """
     try:
         twice = [name for name, times in Counter(schema.names).items() if times > 1]
     except UnicodeDecodeError as error:
         raise SchemaError(f"the name of a field is not text: {error}") from None
+    fields: list[Field] = []
+    for arrow_field in schema:
+        try:
+            fields.extend(fields_in(arrow_field))
+        except SchemaError as error:
+            if unsupported is None:
+                raise
+            unsupported[arrow_field.name] = error
+    twice += [name for name, times in Counter(field.name for field in fields).items() if times > 1]
     if twice:
         raise SchemaError(f"the field {twice[0]!r} occurs more than once: rename or leave out all but one")
-    return [field_of(schema.field(i)) for i in range(len(schema))]
+    return fields

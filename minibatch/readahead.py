@@ -22,13 +22,14 @@ BLOCKS_AHEAD = 2
 class ReadAhead:
     """Gives any interval of the axis as a block, and keeps the next blocks coming while reading is sequential.
 
-    `fetch` gathers a stretch and is called from a background thread; `end` is the nominal time at which the axis ends.
+    `fetch` gathers a stretch and is called from `threads` background threads; `end` is the time at which the axis ends.
     """
 
-    def __init__(self, fetch: Callable[[Stretch], Block], sample_bytes: int, end: int) -> None:
+    def __init__(self, fetch: Callable[[Stretch], Block], sample_bytes: int, end: int, threads: int = 1) -> None:
         self._fetch = fetch
         self._sample_bytes = max(1, sample_bytes)
         self._end = end
+        self._threads = threads
         self._executor: ThreadPoolExecutor | None = None
         self._ahead: deque[tuple[Stretch, Future[Block]]] = deque()
         self.lock = threading.RLock()  # held by whoever calls the methods below
@@ -48,18 +49,28 @@ class ReadAhead:
         self._shape: tuple[int, ...] = ()  # of the intervals they were asked for
         self._runs = 1
 
-    def read(self, start: int, length: int, stride: int) -> tuple[Block, int, int]:
-        """A block and the bounds [lo, hi) in it that hold the samples at nominal times [start, start + length).
+    def read(self, start: int, length: int, stride: int, *, gapless: bool = False) -> tuple[Block, int, int]:
+        """A block and the bounds [lo, hi) in it that hold the samples at times [start, start + length).
 
-        `stride` says where the next such interval would begin: at start + stride.
+        `stride` says where the next such interval would begin: at start + stride. With `gapless`, intervals are of
+        changing lengths and may overlap, and what is between two starts is always wanted; without, an interval that
+        is longer or shorter than its stride is one rank's part.
         """
         block = self._block
         bounds = block.bounds(start, length) if block is not None else None
         if bounds is None or block is None:
             block, bounds = self._gather(start, length)
         if start == self._expected and length > 0:
-            self._plan(start + stride, length, stride)
+            self._plan(start + stride, stride if gapless else length, stride)
         self._expected = start + stride
+        return block, *bounds
+
+    def read_once(self, start: int, length: int) -> tuple[Block, int, int]:
+        """Like `read`, for an interval that says nothing of the next one: nothing is read ahead for it."""
+        block = self._block
+        bounds = block.bounds(start, length) if block is not None else None
+        if bounds is None or block is None:
+            block, bounds = self._gather(start, length)
         return block, *bounds
 
     def close(self) -> None:
@@ -121,6 +132,8 @@ class ReadAhead:
                     break
                 self._block = coming.result()
                 self._ahead.popleft()
+                if self._block.varies:
+                    self._sample_bytes = max(1, self._block.sample_bytes)
                 return self._block
             if time < stretch.start:
                 break
@@ -138,7 +151,7 @@ class ReadAhead:
             held = self._block.stretch.intervals(start, length, stride) if self._block is not None else 0
             self._planned = start + held * stride
         most = max(1, BLOCK_BYTES // (length * self._sample_bytes))
-        while len(self._ahead) < BLOCKS_AHEAD:
+        while len(self._ahead) < BLOCKS_AHEAD + self._threads - 1:
             runs = min(self._runs, most, (self._end - self._planned) // stride)
             if runs < 1:
                 return
@@ -156,7 +169,7 @@ class ReadAhead:
 
     def _submit(self, stretch: Stretch) -> "Future[Block] | None":
         """The block of `stretch` on its way; None where no thread can be had: nothing is then read ahead."""
-        executor = self._executor or ThreadPoolExecutor(1, "minibatch-reader")
+        executor = self._executor or ThreadPoolExecutor(self._threads, "minibatch-reader")
         try:
             coming = executor.submit(self._fetch, stretch)
         except RuntimeError:  # the interpreter is ending, the system has no thread left, or another thread is forking

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minibatch.arguments import checked_integer
-from minibatch.kernels import permute
+from minibatch.kernels import augment, permute
 
 MASK = 0xFFFF_FFFF_FFFF_FFFF
 GOLDEN = int(permute.GOLDEN)
@@ -124,7 +124,9 @@ def integers(key: int, indices: ArrayLike, bound: int) -> NDArray[np.int64]:
 class Draws:
     """Random numbers for the samples at nominal `times`, int64 (n,): each a function of (seed, operation, time) alone.
 
-    Whatever a minibatch's size, the sample at time t is given the same numbers. Successive calls give new ones.
+    Whatever a minibatch's size, the sample at time t is given the same numbers. Successive calls give new ones. `rows`,
+    int64 (n,), says which row of the data each sample is, or is None where nobody knows; `dropped`, bool (n,), which
+    samples `drop` has turned into holes.
 
     >>> whole = Draws(7, "flip", np.arange(4)).uniform((2,))
     >>> part = Draws(7, "flip", np.arange(2, 4)).uniform((2,))
@@ -132,8 +134,14 @@ class Draws:
     ((4, 2), True)
     """
 
-    def __init__(self, seed: int, operation: str, times: NDArray[np.int64]) -> None:
+    def __init__(
+        self, seed: int, operation: str, times: NDArray[np.int64], rows: NDArray[np.int64] | None = None
+    ) -> None:
         self.times = np.ascontiguousarray(times, np.int64)
+        self.rows = None if rows is None else np.ascontiguousarray(rows, np.int64)
+        if self.rows is not None and self.rows.shape != self.times.shape:
+            raise ValueError(f"rows and times must be of one shape, got {self.rows.shape}, {self.times.shape}")
+        self.dropped = np.zeros(len(self.times), np.bool_)
         self._key = np.uint64(key(seed, "transform." + operation))
         self._used = 0
 
@@ -159,6 +167,37 @@ class Draws:
         out = np.empty((len(keys), math.prod(shape)), np.float64)
         permute.fill_normal_rows(np.ascontiguousarray(keys), out)
         return out.reshape((len(keys), *shape))
+
+    def beta(self, alpha: float, beta: float, shape: tuple[int, ...] = ()) -> NDArray[np.float64]:
+        """Numbers in 0 … 1 with the beta distribution, `alpha` and `beta` above 0: float64 (n, *shape).
+
+        Made from two gamma variates each (Marsaglia and Tsang 2000).
+
+        >>> mixing = Draws(7, "mix", np.arange(1000)).beta(0.2, 0.2)
+        >>> bool(((mixing < 0.01) | (mixing > 0.99)).mean() > 0.3)      # most of them near 0 or 1
+        True
+        """
+        if not (0 < alpha < math.inf and 0 < beta < math.inf):
+            raise ValueError(f"alpha and beta must be finite and above 0, got {alpha!r} and {beta!r}")
+        keys = self.bits((1,))[:, 0]  # a stream of its own for each sample
+        out = np.empty((len(keys), math.prod(shape)), np.float64)
+        augment.fill_beta(np.ascontiguousarray(keys), float(alpha), float(beta), out)
+        return out.reshape((len(keys), *shape))
+
+    def drop(self, mask: NDArray[np.bool_]) -> None:
+        """Turn the samples where `mask`, bool (n,), is true into holes: they give no sample, while time counts on.
+
+        >>> draws = Draws(7, "check", np.arange(3))
+        >>> draws.drop(np.array([False, True, False]))
+        >>> draws.dropped.tolist()
+        [False, True, False]
+        """
+        given = np.asarray(mask)
+        if given.dtype != np.bool_ or given.shape != self.times.shape:
+            raise ValueError(
+                f"drop takes one bool per sample, bool ({len(self.times)},), got {given.dtype} {given.shape}"
+            )
+        self.dropped |= given
 
 
 def scaled(words: NDArray[np.uint64], bound: int) -> NDArray[np.int64]:

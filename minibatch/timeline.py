@@ -1,10 +1,14 @@
-"""Nominal time: where sweeps, limits, partitions and holes lie on it. Integer arithmetic, no I/O.
+"""Nominal time: where sweeps, limits, partitions and holes lie on it. Integer arithmetic; no I/O but
+`SkipRows.from_file`.
 
 The axis is `0, 1, 2, …`; sweep `s` of a data set of M rows spans `[s·M, (s+1)·M)`. A minibatch is an interval of it.
 """
 
-from collections.abc import Iterable
+import json
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,6 +140,74 @@ class SkipRows:
         except TypeError:
             raise TypeError(f"SkipRows takes the ids of rows, such as SkipRows([3, 17]), got {self.rows!r}") from None
         object.__setattr__(self, "rows", rows)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> "SkipRows":
+        """The rows whose ids a file lists.
+
+        A `.npy` file has integers (n,); a `.json` file a list of integers, or an object with such a list under
+        "quarantine" or "rows", where objects with a "row" may stand for integers; any other file is text, one id a
+        line, in which empty lines and what follows a # do not count. Raises `ValueError` naming the place in the file.
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp(), "broken.txt")
+        >>> _ = path.write_text("3  # no picture\\n17\\n")
+        >>> SkipRows.from_file(path)
+        SkipRows(rows=(3, 17))
+        """
+        file = Path(path)
+        if file.suffix == ".npy":
+            return cls(row_ids(np_ids(file), file))
+        if file.suffix == ".json":
+            return cls(row_ids(json_ids(file), file))
+        lines = file.read_text(encoding="utf-8").splitlines()
+        texts = {number: line.partition("#")[0].strip() for number, line in enumerate(lines, start=1)}
+        return cls(row_ids({f"line {number}": text for number, text in texts.items() if text}, file))
+
+
+def row_ids(found: Mapping[str, Any], file: Path) -> tuple[int, ...]:
+    """The ids of rows found in a file, each by where it stands, or the error that names the first that is none."""
+    rows = []
+    for where, value in found.items():
+        try:
+            rows.append(checked_integer(int(value) if isinstance(value, str) else value, "a row", least=0))
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"{file}, {where}: expected the id of a row, an integer from 0 on, got {value!r}"
+            ) from None
+    return tuple(rows)
+
+
+def np_ids(file: Path) -> dict[str, Any]:
+    """The integers of a `.npy` file, by their places."""
+    try:
+        ids = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{file} is not a .npy file of integers: {error}") from None
+    if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        raise ValueError(f"{file}: expected integers (n,), got {ids.dtype} of shape {ids.shape}")
+    return {f"element {i}": row for i, row in enumerate(ids.tolist())}
+
+
+def json_ids(file: Path) -> dict[str, Any]:
+    """The ids that a `.json` file lists, by their places."""
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    listed = document
+    if isinstance(document, dict):
+        listed = next((document[name] for name in ("quarantine", "rows") if name in document), None)
+    if not isinstance(listed, list):
+        raise ValueError(
+            f'{file}: expected a list of row ids, or an object with one under "quarantine" or "rows", '
+            f"got {document!r:.60}"
+        )
+    return {
+        f"element {i}": item["row"] if isinstance(item, dict) and "row" in item else item
+        for i, item in enumerate(listed)
+    }
 
 
 def holes_of(skip: Iterable[Any], rows: int | None = None) -> Holes:

@@ -36,7 +36,7 @@ MAY_DRAW_SOME = {
     # first weights come from a generator made for them from a key; see the test on `generator=` below
     "models/init.py": re.compile(r"torch\.Generator|generator\.manual_seed|torch\.nn\.init\.\w+"),
     # times NumPy's generator beside our order
-    "tools/bench.py": re.compile(r"numpy\.random(\.(default_rng|Generator|PCG64))?|.*\.default_rng"),
+    "tools/bench_order.py": re.compile(r"numpy\.random(\.(default_rng|Generator|PCG64))?|.*\.default_rng"),
 }
 
 COMPILES = re.compile(r"numba\.(.*\.)?(njit|jit|generated_jit|vectorize|guvectorize|stencil|cfunc|jitclass|intrinsic)")
@@ -48,7 +48,7 @@ DIFFERS = re.compile(
 )
 SEEDLIKE = re.compile(r"(.*[._])?(seed|key|rng)s?(_\w+)?")
 # Files whose results are functions of their arguments alone: not even a clock for other purposes.
-PURE = ("rng", "kernels", "order", "timeline", "mixture", "manifest", "columns", "fetch", "transforms")
+PURE = ("rng", "kernels", "order", "timeline", "mixture", "length_groups", "manifest", "columns", "fetch", "transforms")
 
 
 def draws(file: Path) -> Iterator[str]:

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import io
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
@@ -25,15 +26,18 @@ from minibatch.errors import MinibatchError
 # command: its file here (the function in it has the command's name), and what `minibatch --help` says
 COMMANDS = {
     "convert": ("convert", "Turn arrays, tables or images into a data set."),
+    "export": ("export", "Write a data set as Parquet, Arrow or .npz."),
     "check": ("check", "Read every byte of a data set and say what is damaged."),
     "show": ("show", "What a data set holds: fields, rows, shards, samples."),
     "at": ("at", "Which rows stand at a nominal time."),
-    "when": ("at", "At which nominal times a row is seen."),
+    "when": ("when", "At which nominal times a row is seen."),
+    "diff": ("diff", "What differs between two data sets."),
     "train": ("train", "Run a recipe, or resume it."),
     "bench": ("bench", "Measure throughput against plain alternatives."),
     "demo": ("demo", "Convert, train, be killed, resume: the same bits."),
 }
 CONTEXT = {"help_option_names": ["-h", "--help"]}
+ERROR_CODES = {"diff": 2}  # where 1 has a meaning of its own, as with diff(1)
 
 
 class LazyCommands(typer.core.TyperGroup):
@@ -46,19 +50,20 @@ class LazyCommands(typer.core.TyperGroup):
 
 def load(name: str) -> Any:
     """The command `name`, its file imported."""
-    with clear_errors(debug=False):
+    with clear_errors(debug=False, code=ERROR_CODES.get(name, 1)):
         module = importlib.import_module(f"minibatch.tools.{COMMANDS[name][0]}")
     single = typer.Typer(add_completion=False, context_settings=CONTEXT)
-    single.command(name)(with_debug(getattr(module, name)))
+    single.command(name)(with_debug(getattr(module, name), ERROR_CODES.get(name, 1)))
     return typer.main.get_command(single)
 
 
-def with_debug(function: Callable[..., None]) -> Callable[..., None]:
-    """`function` as a command that takes `--debug` beside its own options, and whose errors are clear without it."""
+def with_debug(function: Callable[..., None], code: int) -> Callable[..., None]:
+    """`function` as a command that takes `--debug` beside its own options, and whose errors are clear without it and
+    end with exit code `code`."""
 
     @functools.wraps(function)
     def command(*, debug: bool, **options: Any) -> None:
-        with clear_errors(debug=debug):
+        with clear_errors(debug=debug, code=code):
             function(**options)
 
     flag = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -70,8 +75,9 @@ def with_debug(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @contextlib.contextmanager
-def clear_errors(*, debug: bool) -> Iterator[None]:
-    """End the program with one red line and exit code 1 for an error in the input; with `debug`, with its traceback."""
+def clear_errors(*, debug: bool, code: int = 1) -> Iterator[None]:
+    """End the program with one red line and exit code `code` for an error in the input; with `debug`, with its
+    traceback."""
     try:
         yield
     except BrokenPipeError:  # whoever reads our output has seen enough, as in `minibatch show DIR | head`
@@ -80,7 +86,7 @@ def clear_errors(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         print_error(one_line(error))
-        raise typer.Exit(1) from error
+        raise typer.Exit(code) from error
 
 
 def one_line(error: Exception) -> str:
@@ -144,6 +150,9 @@ app = make_app()
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line `arguments` (default: the program's) and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a character that an old encoding lacks is no reason to fail
+            stream.reconfigure(errors="replace")
     app(args=sys.argv[1:] if arguments is None else list(arguments), prog_name="minibatch")
 
 

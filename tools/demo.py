@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +27,7 @@ from rich.table import Table
 from minibatch import MinibatchSource
 from minibatch.errors import MinibatchError, require
 from minibatch.tools.pictures import Lane, draw_curves, draw_strip
+from minibatch.tools.screen import print_json
 
 SEED = 7
 SHOWN = 128  # samples in the strip
@@ -51,7 +52,7 @@ def command(*arguments: str | Path) -> list[str]:
 def run(console: Console, *arguments: str | Path) -> None:
     """Run `minibatch …` and show it; its failure is ours."""
     console.print(f"[bold]$ minibatch {' '.join(map(str, arguments))}[/bold]", highlight=False)
-    done = subprocess.run(command(*arguments), check=False)
+    done = subprocess.run(command(*arguments), check=False, stdout=2 if console.stderr else None)
     if done.returncode:
         raise MinibatchError(f"`minibatch {' '.join(map(str, arguments))}` ended with exit code {done.returncode}")
 
@@ -67,7 +68,7 @@ def ledger_of(folder: Path) -> list[dict[str, Any]]:
 def train_and_kill(console: Console, folder: Path, *arguments: str | Path, at_step: int) -> int:
     """Start a run, and kill it with SIGKILL once its ledger has reached `at_step`; the last step found there."""
     console.print(f"[bold]$ minibatch {' '.join(map(str, arguments))}[/bold]", highlight=False)
-    process = subprocess.Popen(command(*arguments))
+    process = subprocess.Popen(command(*arguments), stdout=2 if console.stderr else None)
     begun = time.monotonic()
     while True:
         lines = ledger_of(folder)
@@ -211,11 +212,12 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for data, runs and pictures; what an earlier demo left is replaced.")
     ] = Path("demo"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was shown as one JSON document.")] = False,
 ) -> None:
     """Convert, train, be killed, resume: the same bits, with pictures and a table."""
     for module, extra in (("torch", "train"), ("matplotlib", "train"), ("sklearn", "convert")):
         require(module, extra, "the demo")
-    console = Console()
+    console = Console(stderr=as_json)  # of which the commands that are run get the stdout, too
     begun = time.monotonic()
     data, whole, killed, cut = out / "digits", out / "uninterrupted", out / "killed", out / "microbatches"
     for folder in (data, whole, killed, cut):
@@ -254,6 +256,8 @@ def demo(
     console.print(
         f"{time.monotonic() - begun:.0f} s; pictures: {out / 'strip.png'}, {out / 'curves.png'}", highlight=False
     )
+    if as_json:
+        print_json({"out": str(out), "findings": [asdict(finding) for finding in findings]})
     if not all(finding.holds for finding in findings):
         raise typer.Exit(1)
 

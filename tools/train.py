@@ -2,11 +2,12 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from minibatch.errors import require
+from minibatch.tools.screen import print_json
 
 if TYPE_CHECKING:
     from minibatch.train.running import Outcome
@@ -27,6 +28,7 @@ def train(
     data: Annotated[Path | None, typer.Option(help="Folder of the data sets (default: DIR/data).")] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to DIR/tensorboard.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress line.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Run a recipe, or resume it: the bits it ends with do not depend on where it was interrupted.
 
@@ -66,7 +68,25 @@ def train(
             err=True,
         )
         raise typer.Exit(EXIT_CODES[stop.signal] if stop.signal is not None else 1)
-    print_result(recipe, out, outcome, time.monotonic() - begun)
+    seconds = time.monotonic() - begun
+    if as_json:
+        print_json(as_document(recipe, out, outcome, seconds))
+    else:
+        print_result(recipe, out, outcome, seconds)
+
+
+def as_document(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> dict[str, Any]:
+    """The result of a finished run for JSON."""
+    return {
+        "recipe": recipe,
+        "out": str(out),
+        "steps": outcome.step,
+        "samples": outcome.nominal_time,
+        "validation": dict(outcome.validation),
+        "parameters_digest": outcome.parameters_digest,
+        "checkpoint": str(outcome.checkpoint),
+        "seconds": seconds,
+    }
 
 
 def print_result(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> None:

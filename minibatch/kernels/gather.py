@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibatch.kernels import permute
-from minibatch.kernels.compile import copy_bytes, kernel, load_int32, load_int64, load_uint8, prefetch
+from minibatch.kernels.compile import copy_bytes, kernel, load_uint8, prefetch
 
 CACHE_LINE = 64
 AHEAD_BYTES = 4096  # how far ahead rows are asked for; between 2 and 8 KiB the gather was fastest on EPYC, 2026-11
@@ -151,48 +151,3 @@ def gather_bits(
             bit = first + j
             byte = load_uint8(addresses[chunk] + np.uint64(bit >> 3))
             out[i * row_size + j] = (byte >> np.uint8(bit & 7)) & np.uint8(1)
-
-
-@kernel
-def offset_at(address: np.uint64, index: int, offset_bytes: int) -> int:
-    """Offset number `index` of an Arrow offsets buffer of 4- or 8-byte integers."""
-    if offset_bytes == 4:
-        return int(load_int32(address + np.uint64(index * 4)))
-    return int(load_int64(address + np.uint64(index * 8)))
-
-
-@kernel
-def gather_lengths(
-    rows: NDArray[np.int64],
-    chunks: NDArray[np.int32],
-    starts: NDArray[np.int64],
-    offset_addresses: NDArray[np.uint64],
-    offset_bytes: NDArray[np.int64],
-    out: NDArray[np.int64],
-) -> None:
-    """Write the offsets of the gathered values to `out` (n + 1,): out[0] = 0, out[n] = bytes in all."""
-    out[0] = 0
-    for i in range(rows.shape[0]):
-        chunk = chunks[i]
-        index = rows[i] - starts[chunk]
-        address = offset_addresses[chunk]
-        width = offset_bytes[chunk]
-        out[i + 1] = out[i] + offset_at(address, index + 1, width) - offset_at(address, index, width)
-
-
-@kernel
-def gather_bytes(
-    rows: NDArray[np.int64],
-    chunks: NDArray[np.int32],
-    starts: NDArray[np.int64],
-    offset_addresses: NDArray[np.uint64],
-    offset_bytes: NDArray[np.int64],
-    addresses: NDArray[np.uint64],
-    offsets: NDArray[np.int64],
-    out: np.uint64,
-) -> None:
-    """Copy values of varying length to address `out`, where `offsets` (n + 1,) from `gather_lengths` says."""
-    for i in range(rows.shape[0]):
-        chunk = chunks[i]
-        begin = offset_at(offset_addresses[chunk], rows[i] - starts[chunk], offset_bytes[chunk])
-        copy_bytes(out + np.uint64(offsets[i]), addresses[chunk] + np.uint64(begin), offsets[i + 1] - offsets[i])

@@ -18,3 +18,17 @@ def bare_gather(table: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any])
         row = rows[i]
         for j in range(table.shape[1]):
             out[i, j] = table[row, j]
+
+
+@kernel
+def bare_padded(
+    values: NDArray[Any], offsets: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]
+) -> None:
+    """Copy sequences rows (n,), of which sequence r is values[offsets[r]:offsets[r + 1]], to `out` (n, width) and fill
+    up with zeros; `width` is at least the longest; rows are not checked."""
+    for i in range(rows.shape[0]):
+        begin, end = offsets[rows[i]], offsets[rows[i] + 1]
+        for j in range(end - begin):
+            out[i, j] = values[begin + j]
+        for j in range(end - begin, out.shape[1]):
+            out[i, j] = 0

@@ -1,49 +1,23 @@
 """Reader of order.txt: every line asks something of hashing or of an order, and says the answer for ever.
 
-    python -m tests.golden.order            compare the package with order.txt; exit code 1 and the lines that differ
-    python -m tests.golden.order --fill     answer the lines that end in `=` from the plain twins
-
-`--fill` never touches an answer that stands there, unless the version at the top is older than the twins' own.
+python -m tests.golden.order            compare the package with order.txt; exit code 1 and the lines that differ
+python -m tests.golden.order --fill     answer the lines that end in `=` from the plain twins
 """
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from minibatch import rng
 from minibatch.order import VERSION, Order, Window, make_order
+from tests.golden.reading import Golden, GoldenFile
 from tests.plain import order as plain_order
 from tests.plain import rng as plain_rng
 
 FILE = Path(__file__).with_suffix(".txt")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Golden:
-    """One line: what is asked, its arguments, and the answer, all as they are written."""
-
-    line: int
-    kind: str
-    arguments: tuple[str, ...]
-    answer: tuple[str, ...]
-
-
-def read_golden(path: Path = FILE) -> tuple[int, list[Golden]]:
-    """The order version and all lines of a golden file."""
-    version, lines = 0, []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not text.strip() or text.startswith("#"):
-            continue
-        asked, _, answer = text.partition("=")
-        kind, *arguments = asked.split()
-        if kind == "version":
-            version = int(answer)
-        else:
-            lines.append(Golden(line=number, kind=kind, arguments=tuple(arguments), answer=tuple(answer.split())))
-    return version, lines
 
 
 # --- answers of the package ---------------------------------------------------------------------------------------
@@ -128,45 +102,27 @@ def agrees(golden: Golden, answer: tuple[str, ...]) -> bool:
     return len(found) == len(expected) and np.allclose(found, expected, rtol=1e-12, atol=1e-15)
 
 
+GOLDEN = GoldenFile(path=FILE, version=VERSION, package_answer=package_answer, plain_answer=plain_answer, agrees=agrees)
+
+
+def read_golden() -> tuple[int, list[Golden]]:
+    """The order version and all lines of order.txt."""
+    return GOLDEN.read()
+
+
 def differences(answer: Callable[[Golden], tuple[str, ...]]) -> list[str]:
     """One sentence for every line of order.txt that is answered differently."""
-    version, lines = read_golden()
-    said = [(golden, answer(golden)) for golden in lines]
-    found = [
-        f"order.txt:{golden.line}: {golden.kind} {' '.join(golden.arguments)} gives {' '.join(words)}, "
-        f"frozen is {' '.join(golden.answer)}"
-        for golden, words in said
-        if not agrees(golden, words)
-    ]
-    return (
-        found if version == VERSION else [f"order.txt is of order version {version}, the package of {VERSION}", *found]
-    )
+    return GOLDEN.differences(answer)
 
 
 def fill(path: Path = FILE) -> int:
     """Answer what is asked and not answered yet; returns how many lines changed."""
-    version, lines = read_golden(path)
-    renewed = version < plain_order.VERSION
-    text = path.read_text(encoding="utf-8").splitlines()
-    changed = 0
-    for golden in lines:
-        if renewed or not golden.answer:
-            asked = text[golden.line - 1].partition("=")[0].rstrip()
-            text[golden.line - 1] = f"{asked} = {' '.join(plain_answer(golden))}"
-            changed += 1
-    if renewed:
-        text = [f"version = {plain_order.VERSION}" if line.startswith("version") else line for line in text]
-    path.write_text("\n".join(text) + "\n", encoding="utf-8")
-    return changed
+    return replace(GOLDEN, path=path, version=plain_order.VERSION).fill()
 
 
 def main() -> int:
-    if sys.argv[1:] == ["--fill"]:
-        print(f"{fill()} lines filled")
-        return 0
-    found = differences(package_answer)
-    print("\n".join(found) or f"{len(read_golden()[1])} golden values hold")
-    return 1 if found else 0
+    """The command line of this file."""
+    return GOLDEN.main()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibatch.rng import Draws
+from tests.plain import transforms as plain
 from tests.plain.source import PlainDraws
 
 pytestmark = pytest.mark.kernels
@@ -85,3 +86,65 @@ def test_integers_beyond_32_bits_are_refused(bound):
 def test_a_bad_seed_is_refused(seed):
     with pytest.raises((TypeError, ValueError), match="seed must be"):
         Draws(seed, "test", np.arange(3))
+
+
+@given(seeds, times, shapes, st.sampled_from([0.01, 0.3, 1.0, 2.5, 100.0]), st.sampled_from([0.05, 1.0, 7.0]))
+def test_beta_numbers_are_those_of_the_twin(seed, at, shape, alpha, beta):
+    draws = Draws(seed, "mix", np.array(at, np.int64))
+    draws.bits((3,))
+    values = draws.beta(alpha, beta, shape)
+    assert (values.dtype, values.shape) == (np.float64, (len(at), *shape))
+    for t, row in zip(at, values.reshape(len(at), values[:1].size), strict=True):
+        twin, used = PlainDraws(seed, "mix", t), 0
+        twin.used = 3
+        stream = twin.word()
+        for number in row:
+            expected, used = plain.beta(stream, alpha, beta, used)
+            assert np.isclose(number, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.1, 0.1), (0.4, 2.0), (1.0, 1.0), (3.0, 1.5), (50.0, 20.0)])
+def test_beta_numbers_have_their_mean_variance_and_median(alpha, beta):
+    values = Draws(0, "test", np.arange(20_000)).beta(alpha, beta)
+    assert ((values >= 0) & (values <= 1)).all()
+    mean, total = alpha / (alpha + beta), alpha + beta
+    variance = alpha * beta / (total**2 * (total + 1))
+    assert abs(values.mean() - mean) < 4 * np.sqrt(variance / 20_000)
+    assert abs(values.var() - variance) < 0.05 * variance
+    if alpha == beta:
+        assert abs((values < 0.5).mean() - 0.5) < 4 * 0.5 / np.sqrt(20_000)
+    other = Draws(0, "test", np.arange(20_000)).beta(alpha, beta, (2,))
+    assert np.array_equal(other[:, 0], values), "the first number is the same however many are asked for"
+    assert abs(np.corrcoef(other.T)[0, 1]) < 4 / np.sqrt(20_000)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0, 1), (1, -1), (float("nan"), 1), (1, float("inf"))])
+def test_an_impossible_beta_distribution_is_refused(alpha, beta):
+    with pytest.raises(ValueError, match="alpha and beta must be finite and above 0, got"):
+        Draws(0, "test", np.arange(3)).beta(alpha, beta)
+
+
+def test_draws_know_their_rows_where_they_are_given():
+    at = np.arange(3)
+    assert Draws(0, "test", at).rows is None
+    draws = Draws(0, "test", at, np.array([5, 2, 9], np.int32))
+    assert draws.rows.tolist() == [5, 2, 9]
+    assert draws.rows.dtype == np.int64
+    assert np.array_equal(draws.bits(), Draws(0, "test", at).bits()), "rows change no number"
+    with pytest.raises(ValueError, match=r"rows and times must be of one shape, got \(2,\), \(3,\)"):
+        Draws(0, "test", at, np.arange(2))
+
+
+def test_dropped_samples_add_up_and_change_no_number():
+    draws = Draws(0, "test", np.arange(4))
+    assert draws.dropped.tolist() == [False] * 4
+    draws.drop(np.array([False, True, False, False]))
+    draws.drop(np.array([False, True, False, True]))
+    assert draws.dropped.tolist() == [False, True, False, True]
+    assert np.array_equal(draws.bits(), Draws(0, "test", np.arange(4)).bits())
+
+
+@pytest.mark.parametrize("mask", [np.zeros(3, bool), np.array([1, 2]), np.zeros((4, 1), bool), np.zeros(4), True])
+def test_a_mask_must_have_one_bool_for_each_sample(mask):
+    with pytest.raises(ValueError, match=r"drop takes one bool per sample, bool \(4,\), got"):
+        Draws(0, "test", np.arange(4)).drop(mask)

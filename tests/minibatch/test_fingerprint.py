@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from minibatch import Dataset, DatasetWriter
 from minibatch.check import check_dataset
-from minibatch.columns import as_arrow, field_of
+from minibatch.arrow_input import as_arrow
+from minibatch.columns import field_of
 from minibatch.manifest import Fingerprint, fields_of
 from tests import datasets
 from tests.datasets import put

@@ -192,7 +192,7 @@ GOOD = {"x": np.arange(3), "v": np.zeros((3, 2), np.float32), "s": ["a", "b", "c
         ({"more": np.arange(3)}, r"expected the fields \['x', 'v', 's'\].*'more'\] \(row 3\)"),
         ({"x": np.arange(4)}, r"equally many rows, got \{'x': 4, 'v': 3, 's': 3\}"),
         ({"x": [1, None, 3]}, "field 'x': row 1 is None"),
-        ({"x": [[1], [2, 3], [4]]}, "field 'x': row 1 has length 2"),
+        ({"x": [[1], [2, 3], [4]]}, r"field 'x' was int64 in the first write and is list<item: int64> now \(row 3\)"),
         ({"s": ["a", 1, "c"]}, "field 's': row 1 is int"),
     ],
     ids=str,

@@ -22,7 +22,8 @@ from tests.syntax import ROOT
 
 posix = pytest.mark.skipif(os.name != "posix", reason="kills and limits processes as POSIX systems do")
 
-WATCHED = tuple(str(ROOT / "minibatch" / name) for name in ("write.py", "claim.py", "storage.py", "manifest.py"))
+FILES = ("write.py", "incoming.py", "shard_file.py", "claim.py", "journal.py", "storage.py", "manifest.py")
+WATCHED = tuple(str(ROOT / "minibatch" / name) for name in FILES)
 OLD = {"x": np.arange(5) + 100}
 NEW = {"x": np.arange(9), "s": [f"row {i}" for i in range(9)]}
 

@@ -129,6 +129,32 @@ def bundled(folder: Path) -> str:
     return "sklearn:iris"
 
 
+def cntk_text(folder: Path) -> str:
+    (folder / "a.ctf").write_text("|x 1 2 |y 0:1\n|x 3 |y 2:1\n|x 4 5 |y 1:1\n|x 6 7 |y 2:1\n")
+    return str(folder / "a.ctf")
+
+
+def image_map(folder: Path) -> str:
+    names = write_files(folder / "mapped", PETS) and reversed(PETS)
+    (folder / "mapped" / "train_map.txt").write_text("".join(f"{name}\t1\n" for name in names), encoding="utf-8")
+    return str(folder / "mapped" / "train_map.txt")
+
+
+def libsvm(folder: Path) -> str:
+    (folder / "a.libsvm").write_text("1 2:0.5\n0 1:2\n1 3:1\n1 1:1\n")
+    return str(folder / "a.libsvm")
+
+
+def json_lines(folder: Path) -> str:
+    (folder / "a.jsonl").write_text("".join(f'{{"x": {i}, "l": [{i}, 1.5], "t": "ä{i}"}}\n' for i in range(4)))
+    return str(folder / "a.jsonl")
+
+
+def plain_text(folder: Path) -> str:
+    (folder / "a.txt").write_text("ä line\n\nmore\nthe last", encoding="utf-8")
+    return str(folder / "a.txt")
+
+
 # One function per way to give a source: it writes a small one into a folder and returns what to pass to `convert`.
 EVERY_SOURCE: list[Callable[[Path], str]] = [
     npy,
@@ -138,5 +164,12 @@ EVERY_SOURCE: list[Callable[[Path], str]] = [
     folder_of_images,
     tar,
     compressed_tar,
+    cntk_text,
+    image_map,
+    libsvm,
+    json_lines,
+    plain_text,
     bundled,
 ]
+# Formats whose sources mean nothing without options; their own tests give them.
+NEED_OPTIONS = {"tokens"}

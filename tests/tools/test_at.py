@@ -1,4 +1,4 @@
-"""`minibatch at` and `minibatch when`: the axis of the source itself, forwards and back."""
+"""`minibatch at`: the axis of the source itself."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from minibatch import MinibatchSource, Window
+from minibatch import DatasetWriter, MinibatchSource, Window
 from tests.tools.samples import run
 
 
@@ -15,7 +15,13 @@ def records(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("options", "seed", "shuffle"), [([], 0, "full"), (["--seed", 7], 7, "full"), (["--window", 8], 0, Window(rows=8))]
+    ("options", "seed", "shuffle"),
+    [
+        ([], 0, "full"),
+        (["--seed", 7, "--shuffle", "full"], 7, "full"),
+        (["--window", 8], 0, Window(rows=8)),
+        (["--shuffle", "none"], 0, None),
+    ],
 )
 def test_at_is_what_the_source_reads(options, seed, shuffle, tiny_dataset):
     found = records("at", tiny_dataset, 35, "--count", 50, *options)
@@ -24,16 +30,6 @@ def test_at_is_what_the_source_reads(options, seed, shuffle, tiny_dataset):
         assert [record["row"] for record in found] == source.next_minibatch(50)["x"].tolist()
     assert [record["time"] for record in found] == list(range(35, 85))
     assert all(record["sweep"] * 40 + record["place"] == record["time"] for record in found)
-
-
-@pytest.mark.parametrize("options", [[], ["--seed", 3], ["--window", 8]])
-def test_when_is_the_inverse_of_at(options, tiny_dataset):
-    found = records("when", tiny_dataset, 17, "--sweeps", 3, *options)
-    assert [record["sweep"] for record in found] == [0, 1, 2]
-    for record in found:
-        assert records("at", tiny_dataset, record["time"], *options) == [record]
-    assert records("when", tiny_dataset, 17, "--sweep", 2, *options) == found[2:]
-    assert records("when", tiny_dataset, 17, *options) == found[:1]
 
 
 def test_the_columns_are_aligned_under_their_titles(tiny_dataset):
@@ -63,9 +59,9 @@ def test_times_far_out_are_fine(tiny_dataset):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["when", "DIR", "40"], 1, "row must be at most 39, got 40"),
         (["at", "DIR", str(2**62 + 1)], 1, "must be at most"),
-        (["when", "DIR", "1", "--sweep", "1", "--sweeps", "2"], 2, "give --sweep or --sweeps, not both"),
+        (["at", "DIR", "1", "--window", "8", "--shuffle", "none"], 2, "give --shuffle or --window, not both"),
+        (["at", "DIR", "1", "--shuffle", "some"], 2, "expected full or none"),
         (["at", "DIR", "1", "--count", "0"], 2, "greater than or equal to 1"),
         (["at", "DIR", "1", "--window", "0"], 2, "greater than or equal to 1"),
         (["at", "DIR", "1", "--seed", str(2**70)], 1, "seed"),
@@ -74,7 +70,15 @@ def test_times_far_out_are_fine(tiny_dataset):
 def test_numbers_outside_their_range_are_refused(arguments, code, said, tiny_dataset):
     result = run(*[str(tiny_dataset) if argument == "DIR" else argument for argument in arguments])
     assert result.exit_code == code
-    assert said in result.stderr
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_the_nominal_time_of_sequences_counts_rows_here(tmp_path):
+    with DatasetWriter(tmp_path / "lists") as writer:
+        writer.write({"tokens": [np.arange(number) for number in range(1, 6)]})
+    found = records("at", tmp_path / "lists", 0, "--count", 10)
+    assert sorted(record["row"] for record in found[:5]) == [0, 1, 2, 3, 4]
+    assert [record["sweep"] for record in found] == [0] * 5 + [1] * 5
 
 
 def test_rows_are_not_read(tiny_dataset, tmp_path):

@@ -195,13 +195,14 @@ def test_an_error_later_leaves_a_folder_that_says_it_is_unfinished_and_can_be_wr
     out = tmp_path / "out"
     result = run("convert", source, out, "--chunk-rows", 1, "--shard-rows", 2)
     assert result.exit_code == 1
-    assert f"{out} is unfinished and no data set; the same command starts it again" in result.stderr
+    assert f"{out} is unfinished and no data set; the same command goes on after 1 finished shard" in result.stderr
     assert "error: " in result.stderr
     with pytest.raises(UnfinishedDatasetError):
         Dataset.open(out)
     (source / "zebra/1.png").write_bytes(picture(7))
-    again = converted(source, out, "--chunk-rows", 1, "--shard-rows", 2)
-    assert len(again) == 5
+    again = run("convert", source, out, "--chunk-rows", 1, "--shard-rows", 2)
+    assert f"{out}: starting anew instead of continuing what was there before, because " in again.stderr
+    assert len(Dataset.open(out)) == 5
     assert contents(out) == fresh(source, tmp_path, "--chunk-rows", 1, "--shard-rows", 2)
 
 
@@ -242,7 +243,7 @@ from minibatch.tools import convert, cli
 
 class Stuck:
     rows, metadata = 1000, {}
-    def describe(self): return "a source that gets stuck"
+    def describe(self): return "1 NumPy array: x int32 (1000,)"
     def batches(self):
         for start in range(0, 500, 100):
             yield {"x": np.arange(start, start + 100, dtype=np.int32)}
@@ -269,14 +270,15 @@ def test_a_conversion_that_is_stopped_or_killed_starts_again_to_the_same_bytes(s
     _, said = process.communicate(timeout=30)
     assert process.returncode == code
     if sent == signal.SIGINT:
-        assert f"{out} is unfinished and no data set; the same command starts it again\nstopped\n" in said
+        assert f"{out} is unfinished and no data set; the same command goes on after 5 finished shards\nstopped\n" in said
         assert "Traceback" not in said
     assert (out / "shard-00003.arrow").exists()
     with pytest.raises(UnfinishedDatasetError):
         Dataset.open(out)
     assert run("show", out).exit_code == 1
 
-    assert len(converted(numbers, out, *options)) == 1000
+    result = run("convert", numbers, out, *options)
+    assert f"{out}: going on after row 500, where the last finished shard ends" in result.stderr
     assert contents(out) == fresh(numbers, tmp_path, *options)
 
 

@@ -32,6 +32,15 @@ def test_it_ends_with_a_table_and_the_files(digits):
     assert len(read_ledger(out)) == 10
 
 
+def test_with_json_the_result_is_one_document(digits):
+    out, _ = digits
+    result = run("train", "digits", "--out", out, "--resume", "--json", "--quiet")
+    document = json.loads(result.stdout)
+    assert (document["steps"], document["samples"]) == (10, 640)
+    assert document["validation"]["accuracy"] > 0
+    assert document["parameters_digest"] == json.loads((out / "result.json").read_text())["parameters_digest"]
+
+
 def test_help_lists_the_options():
     shown = run("train", "--help").stdout
     for option in ("--out", "--resume", "--minibatch-size", "--microbatch-size", "--max-samples", "--seed", "--data"):

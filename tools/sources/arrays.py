@@ -17,9 +17,11 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.lib import format as npy
 
 from minibatch.tools.sources import Column, Options, Piece, rows_per_piece, unpacked
+from minibatch.tools.sources.exported import NOTED_ARRAY, ExportedArchive, first_array, is_varying, shape_of
 
 # What zipfile raises for a member: wrong checksum, damaged data, cut short, unknown method, password needed.
 UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -44,7 +46,7 @@ class Header:
         return self.begin + self.shape[0] * self.row_bytes
 
 
-def open_source(text: str, options: Options) -> ArraySource:
+def open_source(text: str, options: Options) -> ArraySource | ExportedArchive:
     """The arrays of the file `text`, their headers read and found to fit the file and each other."""
     headers = {}
     if text.lower().endswith(".npy"):
@@ -52,6 +54,8 @@ def open_source(text: str, options: Options) -> ArraySource:
             headers["x"] = read_header(file, repr(text), os.fstat(file.fileno()).st_size)
     else:
         with opened_archive(text) as archive:
+            if f"{NOTED_ARRAY}.npy" in archive.namelist():
+                return open_exported(archive, text)
             for info in archive.infolist():
                 name = info.filename.removesuffix(".npy")
                 if name == info.filename:
@@ -104,6 +108,24 @@ class ArraySource:
                 }
             for _ in range(0, self.rows, step):
                 yield {name: storable(next(pieces)) for name, pieces in arrays.items()}
+
+
+def open_exported(archive: zipfile.ZipFile, path: str) -> ExportedArchive:
+    """The data set that was exported to the archive at `path`."""
+    with opened_member(archive, NOTED_ARRAY, path) as member:
+        schema = pa.ipc.read_schema(pa.py_buffer(bytes(read_exactly(member, shape_of(member)[0]))))
+
+    @contextlib.contextmanager
+    def read(name: str) -> Iterator[IO[bytes]]:
+        with opened_archive(path) as again, opened_member(again, name, path) as member:
+            shape_of(member)
+            yield member
+
+    name, kind = first_array(schema.field(0).name, schema.field(0).type)
+    with opened_member(archive, name, path) as member:
+        rows = shape_of(member)[0] - is_varying(kind)
+    size = os.path.getsize(path)
+    return ExportedArchive(path=path, rows=rows, schema=schema, row_bytes=size / max(1, rows), read=read)
 
 
 def read_header(file: IO[bytes], where: str, size: int) -> Header:

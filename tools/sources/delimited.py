@@ -1,8 +1,8 @@
 """CSV and TSV files with a line of names: a field per column, read in blocks by pyarrow.csv.
 
-A column's type (int64, float64, bool, instants, text) is inferred from the first block and holds for the whole file: a
-later value that does not fit is an error, and so is a missing one. Numbers spelled NA, NaN, null or not at all count as
-missing; in a column of text every spelling is text.
+A column's type (int64, float64, bool, instants, text) is inferred from the first block and holds for the whole file,
+or `--type COLUMN=DTYPE` says it: a value that does not fit is an error, and so is a missing one without `--fill`.
+Numbers spelled NA, NaN, null or not at all count as missing; in a column of text every spelling is text.
 
 pyarrow counts records, people count lines; they differ where a quoted value spans lines or a line is empty. So an error
 looks up the line in the file.
@@ -18,28 +18,69 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.types as types
 
-from minibatch.tools.sources import PIECE_BYTES, Options, Piece
+from minibatch.tools.sources import PIECE_BYTES, Options, Piece, refuse
 from minibatch.tools.sources.arrow_columns import first_missing, metadata_of, refuse_unsupported, values
+from minibatch.tools.sources.field_types import FieldType, assignments, field_types, refuse_unknown
 
 
 def open_source(text: str, options: Options) -> DelimitedSource:
     """The rows of the file `text`, its columns' names and types read from the first block."""
     if not os.path.getsize(text):
         raise ValueError(f"{text!r} is empty: the first line must name the columns")
-    with opened(text) as reader:
+    given, fills = field_types(options.type), assignments(options.fill, "--fill")
+    types_ = {name: arrow_type(name, type_) for name, type_ in given.items()}
+    # Where bad rows are to be passed over, they must not hinder the opening.
+    tolerant = options.bad is not refuse
+    with opened(text, {} if tolerant else types_, tolerant=tolerant) as reader:
         refuse_headerless(text, reader.schema.names)
         first = next(iter(reader), None)
+        schema = reader.schema
+        for place, field in enumerate(schema):
+            if field.name in types_:
+                schema = schema.set(place, field.with_type(types_[field.name]))
+            elif tolerant and types.is_binary(field.type):  # text that is not UTF-8 somewhere
+                schema = schema.set(place, field.with_type(pa.string()))
+        for flag, named in (("--type", given), ("--fill", fills)):
+            refuse_unknown(named, schema.names, flag, repr(text))
+        source = DelimitedSource(
+            path=text,
+            rows=0,
+            schema=schema,
+            fills={name: fill_value(name, value, schema.field(name).type) for name, value in fills.items()},
+            halves=frozenset(name for name, type_ in given.items() if type_.dtype == "float16"),
+            options=options,
+        )
         if first is None:  # nothing but names
-            return DelimitedSource(path=text, rows=0, schema=reader.schema)
-        refuse_missing(text, first, 0)
-        refuse_undecodable(text, first)
-        refuse_unsupported(reader.schema, repr(text))
+            return source
+        if not tolerant:
+            refuse_missing(text, source.filled(first), 0)
+            refuse_undecodable(text, first)
+        refuse_unsupported(schema, repr(text))
         blocks = max(1, os.path.getsize(text) / PIECE_BYTES)
-        return DelimitedSource(path=text, rows=round(first.num_rows * blocks), schema=reader.schema)
+        return dataclasses.replace(source, rows=round(first.num_rows * blocks))
+
+
+def arrow_type(name: str, type_: FieldType) -> pa.DataType:
+    """What pyarrow.csv is told to read a column as; it does not know half precision."""
+    if type_.shape:
+        raise ValueError(f"--type {name}={type_}: a column of a table holds single values, without a shape")
+    if type_.text:
+        return pa.string()
+    return pa.float32() if type_.dtype == "float16" else pa.from_numpy_dtype(type_.dtype)
+
+
+def fill_value(name: str, text: str, type_: pa.DataType) -> pa.Scalar:
+    """The value of `--fill`, as the column's type."""
+    try:
+        return pa.scalar(text).cast(type_)
+    except pa.ArrowException as error:
+        raise ValueError(f"--fill {name}={text}: the column is {type_}, which {text!r} is not") from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,6 +90,9 @@ class DelimitedSource:
     path: str
     rows: int
     schema: pa.Schema
+    fills: Mapping[str, pa.Scalar]
+    halves: frozenset[str]
+    options: Options
 
     @property
     def metadata(self) -> Mapping[str, Mapping[str, str]]:
@@ -57,14 +101,44 @@ class DelimitedSource:
     def describe(self) -> str:
         return f"text table with columns {', '.join(f'{field.name} {field.type}' for field in self.schema)}"
 
+    @property
+    def types(self) -> dict[str, pa.DataType]:
+        return {field.name: field.type for field in self.schema}
+
     def batches(self) -> Iterator[Piece]:
         row = 0
-        with opened(self.path) as reader:
-            for batch in reader:
-                refuse_missing(self.path, batch, row)
-                refuse_unclosed(self.path, batch, row)
-                yield {name: values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
-                row += batch.num_rows
+        try:
+            with opened(self.path, self.types) as reader:
+                for batch in reader:
+                    filled = self.filled(batch)
+                    refuse_missing(self.path, filled, row)
+                    refuse_unclosed(self.path, batch, row)
+                    yield self.piece(filled)
+                    row += batch.num_rows
+        except ValueError:
+            if self.options.bad is refuse:
+                raise
+            from minibatch.tools.sources.delimited_rows import good_batches
+
+            yield from map(self.piece, good_batches(self, row))
+
+    def filled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with the values of `--fill` in place of missing ones."""
+        for name, value in self.fills.items():
+            place = batch.schema.get_field_index(name)
+            batch = batch.set_column(place, name, pc.fill_null(batch.column(place), value))
+        return batch
+
+    def piece(self, batch: pa.RecordBatch) -> Piece:
+        """The batch as what a data set takes."""
+        piece = {name: values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+        for name in self.halves:
+            single = np.asarray(piece[name])
+            with np.errstate(over="ignore"):
+                piece[name] = half = single.astype(np.float16)
+            if (lost := np.isinf(half) & ~np.isinf(single)).any():
+                raise ValueError(f"{self.path!r}, column {name!r}: {single[lost][0]} is beyond float16: choose float32")
+        return piece
 
 
 def delimiter_of(path: str) -> str:
@@ -72,15 +146,24 @@ def delimiter_of(path: str) -> str:
 
 
 @contextlib.contextmanager
-def opened(path: str) -> Iterator[Any]:
-    """A reader of the record batches of `path`; what it cannot parse is an error that names file and line."""
+def opened(path: str, types: Mapping[str, pa.DataType], *, tolerant: bool = False) -> Iterator[Any]:
+    """A reader of the record batches of `path`; what it cannot parse is an error that names file and line.
+
+    `types` are those of the columns that are not to be inferred. A `tolerant` reader leaves out rows with too many or
+    too few values.
+    """
     try:
         with pyarrow.csv.open_csv(
             path,
             read_options=pyarrow.csv.ReadOptions(
                 use_threads=False, block_size=PIECE_BYTES
             ),  # threads lose the row numbers
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter_of(path), newlines_in_values=True),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=delimiter_of(path),
+                newlines_in_values=True,
+                invalid_row_handler=(lambda row: "skip") if tolerant else None,
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=dict(types)),
         ) as reader:
             yield reader
     except pa.ArrowInvalid as error:
@@ -101,8 +184,8 @@ def parse_error(path: str, message: str) -> ValueError:
     if conflict is None:
         return ValueError(f"{where}: {what}")
     return ValueError(
-        f"{where}: {conflict[2]!r} is not {conflict[1]}, which the column is in the first rows: "
-        "write the whole column as one type (1.0 instead of 1 makes it floating point)"
+        f"{where}: {conflict[2]!r} is not {conflict[1]}, which the column is in the first rows or by --type: "
+        "write the whole column as one type (1.0 instead of 1 makes it floating point), or choose one with --type"
     )
 
 
@@ -133,7 +216,9 @@ def refuse_missing(path: str, batch: pa.RecordBatch, row: int) -> None:
     missing = first_missing(batch)
     if missing:
         line = line_of(path, row + missing[0] + 2)
-        raise ValueError(f"{path!r}, line {line}: column {missing[1]!r} has no value: fill it, or leave the line out")
+        raise ValueError(
+            f"{path!r}, line {line}: column {missing[1]!r} has no value: fill it (--fill), or leave the line out"
+        )
 
 
 def refuse_unclosed(path: str, batch: pa.RecordBatch, row: int) -> None:

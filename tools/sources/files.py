@@ -13,7 +13,7 @@ import gzip
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Protocol
 
@@ -31,6 +31,9 @@ class Files(Protocol):
 
     def contents(self, names: Sequence[str]) -> Iterator[bytes]:
         """The bytes of the files `names`, one after another."""
+
+    def parts(self, names: Sequence[str], size: int) -> Iterator[Files]:
+        """The files `names` in runs of about `size` bytes, for other processes: `names` of a part are all it holds."""
 
 
 def open_files(path: str) -> Files:
@@ -59,6 +62,10 @@ class Folder:
     def contents(self, names: Sequence[str]) -> Iterator[bytes]:
         for name in names:
             yield (self.path / name).read_bytes()
+
+    def parts(self, names: Sequence[str], size: int) -> Iterator[Folder]:
+        for part in runs(((name, os.stat(self.path / name).st_size) for name in names), size):
+            yield Folder(path=self.path, names=part)
 
 
 def folder_names(path: str) -> list[str]:
@@ -103,6 +110,57 @@ class Tar:
                 if len(content) < size:
                     raise EOFError(f"the file {name!r} is cut short")
                 yield content
+
+    def parts(self, names: Sequence[str], size: int) -> Iterator[Files]:
+        if not self.path.lower().endswith(COMPRESSED):
+            for part in runs(((name, self.extents.get(name, (0, 0))[1]) for name in names), size):
+                extents = {name: self.extents[name] for name in part if name in self.extents}
+                yield Tar(path=self.path, names=part, extents=extents)
+            return
+        held: dict[str, bytes] = {}
+        for name, content in zip(names, self.contents(names), strict=True):
+            held[name] = content
+            if sum(map(len, held.values())) >= size:
+                yield Held(held=held)
+                held = {}
+        if held:
+            yield Held(held=held)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Held:
+    """Files in memory: a run from a compressed tar, which other processes could not read from its middle."""
+
+    held: dict[str, bytes]
+
+    @property
+    def names(self) -> Sequence[str]:
+        return list(self.held)
+
+    def contents(self, names: Sequence[str]) -> Iterator[bytes]:
+        for name in names:
+            yield self.held[name]
+
+    def parts(self, names: Sequence[str], size: int) -> Iterator[Files]:
+        yield Held(held={name: self.held[name] for name in names})
+
+
+def runs(sizes: Iterable[tuple[str, int]], size: int) -> Iterator[list[str]]:
+    """The names of (name, bytes) in runs of at least `size` bytes, but for the last.
+
+    >>> list(runs([("a", 3), ("b", 1), ("c", 9), ("d", 0)], 4))
+    [['a', 'b'], ['c'], ['d']]
+    """
+    names: list[str] = []
+    filled = 0
+    for name, bytes_ in sizes:
+        names.append(name)
+        filled += bytes_
+        if filled >= size:
+            yield names
+            names, filled = [], 0
+    if names:
+        yield names
 
 
 def read_tar(path: str) -> Tar:

@@ -12,19 +12,22 @@ applied. Without it each image's header is read, and one that may be cut short i
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from minibatch.errors import require
-from minibatch.tools.sources import PIECE_BYTES, Options, Piece
+from minibatch.tools.sources import PIECE_BYTES, BadRecord, Options, Piece, refuse
 from minibatch.tools.sources.files import Files, by_parts, open_files
 
+# Of files that are decoded together: some pieces then, and enough that giving them to a worker costs nothing.
+UNIT_BYTES = 2 * 2**20
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pnm"})
 # Top folders with only these names are subsets without being asked for.
 SUBSETS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval", "holdout"})
@@ -41,7 +44,9 @@ def open_source(text: str, options: Options) -> ImageSource:
         raise ValueError(
             f"{text!r} holds no images, {len(files.names):,} other files; images are {', '.join(sorted(SUFFIXES))}"
         )
-    return ImageSource(path=text, files=files, layout=lay_out(images, options.subset, text), decode=options.decode)
+    return ImageSource(
+        path=text, files=files, layout=lay_out(images, options.subset, text), decode=options.decode, bad=options.bad
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,7 @@ class ImageSource:
     files: Files
     layout: Layout
     decode: bool
+    bad: Callable[[BadRecord], None]
 
     @property
     def rows(self) -> int:
@@ -82,25 +88,78 @@ class ImageSource:
         return f"{counted(self.rows, 'image')} in {classes}{left_out}{self.layout.hint}"
 
     def batches(self) -> Iterator[Piece]:
-        contents = self.files.contents(self.layout.names)
-        convert = decoded if self.decode else checked
-        images: list[Any] = []
-        first: tuple[str, Any] | None = None
-        start = size = 0
-        for row, (name, content) in enumerate(zip(self.layout.names, contents, strict=True), start=1):
-            image = convert(content, f"{self.path!r}: {name!r}")
-            if self.decode:
-                first = first or (name, image)
-                refuse_other_shape(self.path, first, (name, image))
-            images.append(image)
+        for unit in self.units():
+            yield from unit.batches()
+
+    def units(self) -> Iterator[ImageUnit]:
+        """Runs of images: the reading of them, and with `decode` what costs most, can be shared among processes."""
+        first, start = None, 0
+        for files in self.files.parts(self.layout.names, UNIT_BYTES if self.decode else PIECE_BYTES):
+            stop = start + len(files.names)
+            if self.decode and first is None:
+                first = self._first_shape(files)
+            yield ImageUnit(
+                path=self.path,
+                files=files,
+                labels=self.layout.labels[start:stop],
+                decode=self.decode,
+                first=first,
+                bad=self.bad,
+            )
+            start = stop
+
+    def _first_shape(self, files: Files) -> tuple[str, tuple[int, int]] | None:
+        """The first of `files` that is an image, and its height and width."""
+        for name, content in zip(files.names, files.contents(files.names), strict=True):
+            with contextlib.suppress(ValueError):  # it is refused, or passed over, when its turn comes
+                return name, opened(content, name).size[::-1]
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageUnit:
+    """A run of images and their labels; if they are decoded, `first` is the one (name, (height, width)) to be like."""
+
+    path: str
+    files: Files
+    labels: Sequence[int]
+    decode: bool
+    first: tuple[str, tuple[int, int]] | None
+    bad: Callable[[BadRecord], None]
+
+    def batches(self) -> Iterator[Piece]:
+        taken: list[tuple[Any, int, str]] = []
+        size = 0
+        names = self.files.names
+        for name, label, content in zip(names, self.labels, self.files.contents(names), strict=True):
+            try:
+                image = self._checked(name, content)
+            except ValueError as error:
+                if self.bad is refuse:
+                    raise
+                self.bad(BadRecord(self.path, name, str(error)))
+                continue
+            taken.append((image, label, name))
             size += memoryview(image).nbytes
-            if size >= PIECE_BYTES or row == self.rows:
-                yield {
-                    "image": np.stack(images) if self.decode else images,
-                    "label": np.asarray(self.layout.labels[start:row], dtype=np.int64),
-                    "file": list(self.layout.names[start:row]),
-                }
-                images, start, size = [], row, 0
+            if size >= PIECE_BYTES:
+                yield self._piece(taken)
+                taken, size = [], 0
+        if taken:
+            yield self._piece(taken)
+
+    def _checked(self, name: str, content: bytes) -> Any:
+        image = (decoded if self.decode else checked)(content, f"{self.path!r}: {name!r}")
+        if self.decode and self.first is not None:
+            refuse_other_shape(self.path, self.first, (name, image.shape[:2]))
+        return image
+
+    def _piece(self, taken: list[tuple[Any, int, str]]) -> Piece:
+        images, labels, names = (list(part) for part in zip(*taken, strict=True))
+        return {
+            "image": np.stack(images) if self.decode else images,
+            "label": np.array(labels, np.int64),
+            "file": names,
+        }
 
 
 def is_image(name: str) -> bool:
@@ -225,10 +284,10 @@ def broken(where: str, error: Exception) -> ValueError:
     return ValueError(f"{where} is no readable image: {error}; replace or remove it")
 
 
-def refuse_other_shape(path: str, first: tuple[str, Any], other: tuple[str, Any]) -> None:
-    """Raise ValueError unless both images (name, pixels) have one height and width."""
-    if first[1].shape != other[1].shape:
-        one, two = (f"{name!r} has {pixels.shape[0]} × {pixels.shape[1]}" for name, pixels in (first, other))
+def refuse_other_shape(path: str, first: tuple[str, tuple[int, int]], other: tuple[str, tuple[int, int]]) -> None:
+    """Raise ValueError unless both images (name, (height, width)) have one height and width."""
+    if first[1] != other[1]:
+        one, two = (f"{name!r} has {height} × {width}" for name, (height, width) in (first, other))
         raise ValueError(
             f"{path!r}: --decode needs one height × width, but {one} and {two}: resize them, or leave --decode out"
         )

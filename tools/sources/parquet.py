@@ -1,56 +1,91 @@
-"""Parquet files: a field per column, read by row group; a missing value is refused with its column and row."""
+"""Parquet files, one or several of one schema: a field per column, read by row group; a missing value is refused with
+its column and row. Several come in the order of their names."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from minibatch.tools.sources import Options, Piece, rows_per_piece
-from minibatch.tools.sources.arrow_columns import first_missing, metadata_of, refuse_unsupported, values
+from minibatch.tools.sources.arrow_columns import fills_of, metadata_of, pieces, refuse_unsupported
+from minibatch.tools.sources.patterns import matched
+
+SUFFIXES = (".parquet", ".pq")
 
 
 def open_source(text: str, options: Options) -> ParquetSource:
-    """The rows of the file `text`, whose types have been found to be supported."""
-    with opened(text) as file:
-        refuse_unsupported(file.schema_arrow, repr(text))
-        return ParquetSource(path=text, rows=file.metadata.num_rows, schema=file.schema_arrow)
+    """The rows of the files that `text` means, whose types have been found to be supported."""
+    files = matched(text, SUFFIXES)
+    groups: list[list[int]] = []
+    schema = None
+    for path in files:
+        with opened(path) as file:
+            schema = schema or file.schema_arrow
+            if not file.schema_arrow.equals(schema):
+                raise ValueError(f"{path!r} has other columns than {files[0]!r}: convert them one by one")
+            groups.append([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+    if schema is None:
+        raise ValueError(f"{text!r} holds no Parquet files ({', '.join(SUFFIXES)})")
+    refuse_unsupported(schema, repr(files[0]))
+    fills_of(options.fill, schema, repr(text))
+    return ParquetSource(files=files, groups=groups, schema=schema, options=options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ParquetSource:
-    """The rows of one Parquet file."""
+    """The rows of Parquet files; `groups` has the rows of each row group of each file."""
 
-    path: str
-    rows: int
+    files: Sequence[str]
+    groups: Sequence[Sequence[int]]
     schema: pa.Schema
+    options: Options
+
+    @property
+    def rows(self) -> int:
+        return sum(map(sum, self.groups))
 
     @property
     def metadata(self) -> Mapping[str, Mapping[str, str]]:
         return metadata_of(self.schema)
 
     def describe(self) -> str:
-        return f"Parquet of {self.rows:,} rows: {', '.join(f'{field.name} {field.type}' for field in self.schema)}"
+        several = f" in {len(self.files):,} files" if len(self.files) > 1 else ""
+        fields = ", ".join(f"{field.name} {field.type}" for field in self.schema)
+        return f"Parquet of {self.rows:,} rows{several}: {fields}"
 
     def batches(self) -> Iterator[Piece]:
-        row = 0
+        for unit in self.units():
+            yield from unit.batches()
+
+    def units(self) -> Iterator[RowGroup]:
+        for path, groups in zip(self.files, self.groups, strict=True):
+            row = 0
+            for group, rows in enumerate(groups):
+                yield RowGroup(path=path, group=group, row=row, options=self.options)
+                row += rows
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowGroup:
+    """One row group of a file; its first row has number `row` there."""
+
+    path: str
+    group: int
+    row: int
+    options: Options
+
+    def batches(self) -> Iterator[Piece]:
         with opened(self.path) as file:
-            for group in range(file.num_row_groups):
-                about = file.metadata.row_group(group)
-                step = rows_per_piece(about.total_byte_size / max(1, about.num_rows))
-                for batch in file.iter_batches(step, row_groups=[group]):
-                    missing = first_missing(batch)
-                    if missing:
-                        raise ValueError(
-                            f"{self.path!r}: column {missing[1]!r} has no value (null) in row {row + missing[0]:,} "
-                            "(counted from 0): fill it, or leave the row out"
-                        )
-                    yield {name: values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
-                    row += batch.num_rows
+            about = file.metadata.row_group(self.group)
+            step = rows_per_piece(about.total_byte_size / max(1, about.num_rows))
+            batches = file.iter_batches(step, row_groups=[self.group])
+            fills = fills_of(self.options.fill, file.schema_arrow, repr(self.path))
+            yield from pieces(batches, self.path, self.options.bad, fills, self.row)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minibatch.tools.sources import delimited, open_source
+from minibatch.tools.sources import BadRecord, BadRecords, Options, delimited, delimited_rows, open_source
 from tests.tools.samples import converted, rows_of
 
 
@@ -22,6 +22,7 @@ def table(tmp_path):
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr(delimited, "PIECE_BYTES", 16)
+    monkeypatch.setattr(delimited_rows, "PIECE_BYTES", 16)
 
 
 def test_types_are_inferred_and_text_is_kept_as_it_is(table, tmp_path):
@@ -121,3 +122,88 @@ def test_a_file_of_names_alone_has_no_rows(table):
     source = open_source(str(table("a,b\n")))
     assert source.rows == 0
     assert list(source.batches()) == []
+
+
+def test_types_are_what_the_user_says(table, tmp_path):
+    source = table("zip,x,b,h\n01234,1,true,1.5\n56789,255,false,2\n")
+    types = ("zip=text", "x=uint8", "h=float16")
+    piece = next(open_source(str(source), Options(type=types)).batches())
+    assert piece["zip"] == ["01234", "56789"]
+    assert [piece[name].dtype for name in ("x", "b", "h")] == ["uint8", "bool", "float16"]
+    assert piece["x"].tolist() == [1, 255]
+    dataset = converted(source, tmp_path / "out", *[f"--type={each}" for each in types])
+    assert dataset.read([1])["zip"].tolist() == ["56789"]
+
+
+def test_a_given_type_holds_where_the_first_rows_would_mislead(table, small_blocks):
+    source = table("a\n" + "1\n" * 30 + "1.5\n")
+    with pytest.raises(ValueError, match=r"line 32, column 'a': '1\.5' is not int64.*--type"):
+        rows_of(source)
+    assert rows_of(source, type=("a=float32",))["a"] == [1.0] * 30 + [1.5]
+
+
+def test_missing_values_are_filled_when_the_user_says_with_what(table):
+    source = table("a,b,c\n1,,x\nNA,2.5,\n")
+    assert rows_of(source, fill=("a=-1", "b=0.5")) == {"a": [1, -1], "b": [0.5, 2.5], "c": ["x", ""]}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"type": ("c=uint8",)}, "--type c=…: .* has no field 'c'; it has a, b"),
+        ({"type": ("a=uint8[2]",)}, "a column of a table holds single values"),
+        ({"type": ("a=uint8",)}, "line 3, column 'a': '300' is not uint8"),
+        ({"type": ("b=float32",)}, "line 2, column 'b': 'x' is not float"),
+        ({"fill": ("a=y",)}, "--fill a=y: the column is int64, which 'y' is not"),
+        ({"fill": ("c=y",)}, "--fill c=…: .* has no field 'c'"),
+    ],
+)
+def test_types_and_fills_that_do_not_fit_are_refused(options, said, table):
+    with pytest.raises(ValueError, match=said):
+        rows_of(table("a,b\n1,x\n300,y\n"), **options)
+
+
+def test_a_number_beyond_half_precision_is_refused(table):
+    with pytest.raises(ValueError, match=r"column 'a': 70000\.0 is beyond float16"):
+        rows_of(table("a\n70000\n"), type=("a=float16",))
+
+
+# A row that is wrong, and what is said of it.
+BAD_ROWS = [
+    ("1,2,3", "Expected 2 columns, got 3: 1,2,3"),
+    ("x,8", "column 'number': 'x' is not int64"),
+    ("1.5,8", "column 'number': '1.5' is not int64"),
+    (",5", "column 'number' has no value"),
+    ("NA,5", "column 'number' has no value"),
+    (b"1,\xff", "column 'text' is not UTF-8 text"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said"), BAD_ROWS)
+@pytest.mark.parametrize("before", [2, 50])
+def test_bad_rows_are_passed_over_when_that_is_asked_for(wrong, said, before, table, small_blocks):
+    good = ['5,"a\nb"', "", " 6,NA"]
+    wrong = wrong if isinstance(wrong, bytes) else wrong.encode()
+    content = "\n".join(["number,text", *good * before]).encode() + b"\n" + wrong + b"\n"
+    source = table(content + "\n".join(good * 40).encode() + b"\n" + wrong + b"\n")
+    bad = BadRecords(2)
+    found = rows_of(source, bad=bad)
+    assert found == {"number": [5, 6] * (before + 40), "text": ["a\nb", "NA"] * (before + 40)}
+    lines = [1 + 4 * before + 1, 1 + 4 * before + 1 + 160 + 1]
+    assert [(record.where, record.reason) for record in bad.found] == [(f"line {line}", said) for line in lines]
+    with pytest.raises(BadRecord, match=f"line {lines[1]}: .*1 bad record before it was skipped"):
+        rows_of(source, bad=BadRecords(1))
+
+
+def test_passing_over_bad_rows_changes_nothing_where_there_are_none(table, tmp_path):
+    source = table('i,f,b,day,text\n1,1.5,true,2020-01-01,NA\n-2,1e3,false,2020-01-03,"a, ""b"""\n')
+    assert rows_of(source, bad=BadRecords(9)) == rows_of(source)
+    one = converted(source, tmp_path / "one")
+    assert converted(source, tmp_path / "two", "--max-errors", 9).fingerprint == one.fingerprint
+
+
+def test_every_kind_of_column_survives_a_bad_row(table):
+    good = 'i,f,b,day,text\n1,1.5,true,2020-01-01,NA\n-2,1e3,false,2020-01-03,"a, ""b"""\n'
+    bad = BadRecords(1)
+    assert rows_of(table(good + "1,2,3\n"), bad=bad) == rows_of(table(good))
+    assert len(bad.found) == 1

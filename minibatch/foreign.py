@@ -1,0 +1,81 @@
+"""Arrow files that this package did not write: opened where they lie, without a manifest."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from minibatch.errors import DamagedDatasetError, DatasetError, SchemaError
+from minibatch.manifest import Manifest, Shard, pack_chunks
+from minibatch.shards import open_content
+from minibatch.storage import LOCK, MANIFEST
+
+SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
+OURS = re.compile(r"shard-\d+\.arrow(\..*)?")
+HUGGING_FACE = "state.json"  # of `datasets.Dataset.save_to_disk`: names its files in order
+SPLITS = "dataset_dict.json"  # of `DatasetDict.save_to_disk`: a folder for each split
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether `path` is an Arrow file, or a folder of Arrow files that no writer of this package has begun."""
+    if path.is_file():
+        return path.suffix in SUFFIXES
+    if not path.is_dir() or (path / MANIFEST).exists() or (path / LOCK).exists():
+        return False
+    names = [entry.name for entry in path.iterdir()]
+    if any(OURS.fullmatch(name) for name in names):
+        return False  # what is left of a data set without its manifest
+    return SPLITS in names or any(name.endswith(SUFFIXES) for name in names)
+
+
+def read_foreign(path: Path) -> tuple[Path, Manifest]:
+    """The folder of the files at `path`, and a manifest of them without fingerprint and digests.
+
+    Raises `DamagedDatasetError` for a file that is none of Arrow's, `SchemaError` where they differ in schema.
+    """
+    folder, names = (path.parent, [path.name]) if path.is_file() else (path, files_of(path))
+    shards: list[Shard] = []
+    schema: pa.Schema | None = None
+    for name in names:
+        shard, found = read_file(folder, name)
+        if schema is not None and not found.equals(schema, check_metadata=True):
+            raise SchemaError(f"{name} in {folder} has the schema {found}, {names[0]} has {schema}: convert them")
+        schema = found
+        shards.append(shard)
+    if schema is None:
+        raise DatasetError(f"{folder} has no Arrow files")
+    chunk_rows = max((rows for shard in shards for rows, _ in shard.runs), default=1)
+    rows = sum(shard.rows for shard in shards)
+    return folder, Manifest(
+        schema=schema, rows=rows, chunk_rows=chunk_rows, shards=tuple(shards), fingerprint="", created_by="Arrow files"
+    )
+
+
+def files_of(folder: Path) -> Sequence[str]:
+    """The names of the Arrow files of a folder: in the order Hugging Face notes, else by name."""
+    if (folder / SPLITS).exists():
+        splits = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+        raise DatasetError(f"{folder} holds several data sets, one for each split: open one of {splits} in it")
+    if (folder / HUGGING_FACE).exists():
+        try:
+            return [str(entry["filename"]) for entry in json.loads((folder / HUGGING_FACE).read_text())["_data_files"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedDatasetError(f"{folder / HUGGING_FACE} does not name its data files: {error!r}") from None
+    return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIXES) and entry.is_file())
+
+
+def read_file(folder: Path, name: str) -> tuple[Shard, pa.Schema]:
+    """One file as a shard, and its schema; its rows are not read."""
+    where = f"{name} in {folder}"
+    try:
+        content = pa.memory_map(str(folder / name)).read_buffer()
+        reader, schema = open_content(content)
+        batches = reader if isinstance(reader, list) else map(reader.get_batch, range(reader.num_record_batches))
+        chunks = [batch.num_rows for batch in batches]
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedDatasetError(f"{where} is not a readable Arrow file or stream: {error}") from None
+    if 0 in chunks:
+        raise DatasetError(f"{where} has an empty chunk (record batch): convert it")
+    return Shard(file=name, rows=sum(chunks), bytes=content.size, digest="", runs=pack_chunks(chunks)), schema
