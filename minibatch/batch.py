@@ -1,5 +1,6 @@
 """A minibatch: the samples of an interval of nominal time, or one rank's part of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,7 @@ class Batch:
         "_hi",
         "_lo",
         "_packed",
+        "_source_of",
         "_start",
         "_times",
         "nominal_end",
@@ -93,6 +95,7 @@ class Batch:
         self._fields: dict[str, Any] = {}
         self._times = times
         self._packed = packed
+        self._source_of: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
         self.num_samples = hi - lo if num_samples is None else num_samples
         self.nominal_time = nominal_time
         self.nominal_end = nominal_end
@@ -153,6 +156,17 @@ class Batch:
         return np.arange(self._start, self._start + self.num_sequences, dtype=np.int64)
 
     @property
+    def sources(self) -> NDArray[np.int64] | None:
+        """Which source of a `Mixture` each row is of, as an index of its names: int64 (num_sequences,); None if there
+        is one source only."""
+        return None if self._source_of is None else self._source_of(self.rows)
+
+    def come_from(self, source_of: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> "Batch":
+        """This minibatch, of a mixture in which `source_of` tells the source of rows."""
+        self._source_of = source_of
+        return self
+
+    @property
     def segment_ids(self) -> NDArray[np.int32] | None:
         """Packed: which sequence of its row of the array each token belongs to, from 1; 0 is padding or a hole."""
         return None if self._packed is None else self._packed.segment_ids
@@ -179,7 +193,7 @@ class Batch:
         # A pickle has these samples, not the whole block that they lie in.
         block = Block(self._block.stretch, self.rows, {}, None if self._block.times is None else self._block_times())
         interval = (self._start, self.nominal_time, self.nominal_end, self.sweeps_ended)
-        extent = (self.num_samples, self._times, self._packed)
+        extent = (self.num_samples, self._times, self._packed, self.sources)
         return rebuilt, (block, *interval, {name: self[name] for name in self.fields}, *extent)
 
     def _block_times(self) -> NDArray[np.int64] | None:
@@ -197,6 +211,7 @@ def rebuilt(
     num_samples: int,
     times: NDArray[np.int64] | None,
     packed: Packed | None,
+    sources: NDArray[np.int64] | None,
 ) -> Batch:
     """A copied or pickled minibatch: `block` has its samples and no columns, `fields` their values."""
     batch = Batch(
@@ -212,4 +227,4 @@ def rebuilt(
         packed=packed,
     )
     batch._fields = fields
-    return batch
+    return batch if sources is None else batch.come_from(lambda rows: sources)

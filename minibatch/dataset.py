@@ -166,7 +166,7 @@ class Dataset:
 
     def gatherings(self, names: Sequence[str]) -> list[tuple[Part, Gathering]]:
         """How to gather the fields `names` from the parts they lie in; at least one part, if only to check rows."""
-        found = []
+        found: list[tuple[Part, Gathering]] = []
         for part in self.parts:
             here = {name: part.fields[name] for name in names if name in part.fields}
             if here or (part is self.parts[-1] and not found):

@@ -142,14 +142,28 @@ def resume_folder(folder: Path, what: Mapping[str, Any]) -> tuple[Journal, Found
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
     """What tells the two descriptions of a writing apart, in words; None if nothing does.
 
-    >>> difference({"journal_version": 1, "source": "a.npy"}, {"source": "b.npy"})
-    "source was 'a.npy' and is 'b.npy'"
+    >>> old = {"journal_version": 1, "what": {"files": 3, "limit": 9}}
+    >>> difference(old, {"what": {"files": 4, "limit": 9}}), difference(old, {"what": {"limit": 9, "files": 3}})
+    ('files was 3 and is 4', None)
     """
-    known = {"journal_version": VERSION, **json.loads(canonical(new))}
-    for key in sorted(known.keys() | old.keys()):
-        if old.get(key) != known.get(key):
-            return f"{key} was {old.get(key)!r:.80} and is {known.get(key)!r:.80}"
+    before, now = flat(old), flat({"journal_version": VERSION, **json.loads(canonical(new))})
+    # What the caller has said comes first: the rest often follows from it.
+    for key in sorted(before.keys() | now.keys(), key=lambda key: (not key.startswith("what."), key)):
+        if before.get(key) != now.get(key):
+            return f"{key.removeprefix('what.')} was {before.get(key)!r:.80} and is {now.get(key)!r:.80}"
     return None
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The entries of nested mappings under dotted names.
+
+    >>> flat({"a": {"b": 1}, "c": 2})
+    {'a.b': 1, 'c': 2}
+    """
+    entries: dict[str, Any] = {}
+    for key, value in document.items():
+        entries |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return entries
 
 
 def finished_part(folder: Path, lines: list[tuple[str, Any, int]]) -> tuple[Found | None, int, str | None]:

@@ -17,6 +17,7 @@ from minibatch.packing import LaneAxis, PackedAxis
 from minibatch.readahead import ReadAhead
 from minibatch.sequences import Lengths, WholeAxis
 from minibatch.timeline import Holes
+from minibatch.views import concatenate
 
 SEQUENCES = ("whole", "rows", "packed", "truncated")
 
@@ -25,10 +26,8 @@ def open_data(data: Any, fields: Sequence[str] | None, nulls: Any) -> tuple[Data
     """The data set to lay on the axis, and for a mixture the one of each source by name."""
     if not isinstance(data, Mixture):
         return Dataset.open(data, fields, nulls), {}
-    from minibatch.views import concatenate
-
     sources = {name: Dataset.open(each, fields, nulls) for name, each in data.data.items()}
-    return concatenate(list(sources.values())), sources
+    return concatenate(list(sources.values()), fields), sources
 
 
 def lay_order(

@@ -162,7 +162,8 @@ class MinibatchSource:
         with self._reader.lock:
             if self._closed:
                 raise ValueError("this source is closed: open a new one and restore its state")
-            return self._axis.next(minibatch_size, num_data_partitions, partition_index)
+            batch = self._axis.next(minibatch_size, num_data_partitions, partition_index)
+        return batch.come_from(self.order.source_of) if self.sources else batch
 
     def minibatches(
         self, minibatch_size: int, num_data_partitions: int = 1, partition_index: int = 0

@@ -11,9 +11,18 @@ PUBLIC = [
     "Batch",
     "Dataset",
     "DatasetWriter",
+    "LengthGroups",
     "MinibatchSource",
+    "Mixture",
+    "NullMask",
+    "Ragged",
     "SkipRows",
+    "Sparse",
     "Window",
+    "concatenate",
+    "join",
+    "split",
+    "subset",
 ]
 # Modules that users name as minibatch.errors and minibatch.rng without importing them first.
 PUBLIC_MODULES = ["errors", "rng"]

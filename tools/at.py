@@ -14,6 +14,7 @@ from minibatch.tools.screen import print_json
 
 BLOCK = 65_536  # places computed at a time, so that any count runs in little memory
 SHUFFLES = ("full", "none")
+COUNTED = ("whole", "rows")
 
 Directory = Annotated[Path, typer.Argument(metavar="DATA", help="The data set.", show_default=False)]
 Seed = Annotated[int, typer.Option(help="The seed of the order.")]
@@ -21,6 +22,12 @@ Shuffle = Annotated[str | None, typer.Option(help="The order: full (default) or 
 WindowRows = Annotated[
     int | None,
     typer.Option("--window", min=1, metavar="ROWS", help="The order of a Window of ROWS rows, not the full one."),
+]
+Sequences = Annotated[
+    str, typer.Option(help="What time counts where rows are sequences: whole (their elements) or rows.")
+]
+LengthField = Annotated[
+    str | None, typer.Option(help="The list field whose elements time counts (default: the longest).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
@@ -32,20 +39,32 @@ def at(
     seed: Seed = 0,
     shuffle: Shuffle = None,
     window: WindowRows = None,
+    sequences: Sequences = "whole",
+    length_field: LengthField = None,
     as_json: Json = False,
 ) -> None:
     """Which rows stand at nominal time T, and in which sweep and at which place of it that is."""
-    with open_axis(directory, seed, shuffle, window) as source:
-        rows, last = len(source.dataset), nominal_time + count - 1
-        most = {"time": last, "sweep": last // rows, "place": rows - 1, "row": rows - 1}
+    with open_axis(directory, seed, chosen_order(shuffle, window), sequences, length_field) as source:
+        last, length = nominal_time + count - 1, sweep_length(source)
+        most = {"time": last, "sweep": last // length, "place": length - 1, "row": len(source.dataset) - 1}
         tell(source)
-        report(records_at(source, nominal_time, count), most, as_json=as_json)
+        report(records_at(source, nominal_time, count, length), most, as_json=as_json)
 
 
-def open_axis(directory: Path, seed: int, shuffle: str | None, window: int | None) -> MinibatchSource:
-    """The source whose axis is asked about. Its samples are rows, whatever their lengths: every row has its time."""
-    order = chosen_order(shuffle, window)
-    return MinibatchSource(directory, seed=seed, shuffle=order, sequences="rows")
+def open_axis(
+    directory: Path, seed: int, order: Literal["full"] | Window | None, sequences: str, length_field: str | None
+) -> MinibatchSource:
+    """The source whose axis is asked about."""
+    if sequences not in COUNTED:
+        raise typer.BadParameter(f"--sequences {sequences!r}: expected {' or '.join(COUNTED)}")
+    counted: Literal["whole", "rows"] = "whole" if sequences == "whole" else "rows"
+    return MinibatchSource(directory, seed=seed, shuffle=order, sequences=counted, length_field=length_field)
+
+
+def sweep_length(source: MinibatchSource) -> int:
+    """How long a sweep is: when the row that comes first in the second one is seen there."""
+    first = int(source.order.rows_at(len(source.dataset), 1)[0])
+    return source.when(first, sweep=1)
 
 
 def chosen_order(shuffle: str | None, window: int | None) -> Literal["full"] | Window | None:
@@ -64,11 +83,11 @@ def tell(source: MinibatchSource) -> None:
     typer.echo(f"seed {source.seed}, order {source.order.describe()}", err=True)
 
 
-def records_at(source: MinibatchSource, start: int, count: int) -> Iterator[tuple[int, ...]]:
-    """(time, sweep, place, row) of `count` nominal times from `start` on."""
+def records_at(source: MinibatchSource, start: int, count: int, length: int) -> Iterator[tuple[int, ...]]:
+    """(time, sweep, place, row) of `count` nominal times from `start` on; a sweep takes `length` of them."""
     for begin in range(start, start + count, BLOCK):
         for time, row in enumerate(source.at(begin, min(BLOCK, start + count - begin)).tolist(), start=begin):
-            yield time, *divmod(time, len(source.dataset)), row
+            yield time, *divmod(time, length), row
 
 
 def report(records: Iterable[tuple[int, ...]], most: dict[str, int], *, as_json: bool) -> None:

@@ -30,7 +30,7 @@ def bench(
     cache: Annotated[Path | None, typer.Option(help="Where the data are kept from run to run.")] = None,
     scale: Annotated[float, typer.Option(min=1e-6, max=1, help="A fraction of the rows, for a trial.")] = 1.0,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs behind each ratio.")] = PAIRS,
-    seconds: Annotated[float, typer.Option(min=0.001, help="With --peers: how long a loader reads a turn.")] = 0.4,
+    seconds: Annotated[float, typer.Option(min=0.001, help="With --peers: how long a loader reads a turn.")] = 0.3,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     write: Annotated[Path | None, typer.Option(help="Also write the results to this markdown file.")] = None,
 ) -> None:

@@ -19,7 +19,7 @@ from minibatch.tools.bench_reader import THREADS
 from minibatch.tools.peers import PEERS, missing
 from minibatch.tools.peers.worker import OURS
 
-SECONDS = 0.4  # that each loader reads in its turn
+SECONDS = 0.3  # that each loader reads in its turn
 PATIENCE = 600.0  # seconds after which a loader that does not answer is given up
 
 
@@ -151,8 +151,3 @@ def absent(names: Sequence[str]) -> list[str]:
         if modules := missing(PEERS[name]):
             lines.append(f"{name} is not installed ({', '.join(modules)} missing): pip install {PEERS[name].install}")
     return lines
-
-
-def estimated_seconds(workloads: int, loaders: int, seconds: float = SECONDS, pairs: int = PAIRS) -> float:
-    """About how long a run takes once all formats are written: pairs, and some 6 s to start and check a loader."""
-    return workloads * loaders * (2 * seconds * (pairs + 1) + 6)

@@ -69,13 +69,13 @@ def convert(
     started, console = time.perf_counter(), Console(stderr=True)
     shown = console.is_terminal and not quiet and not as_json
     bad = BadRecords(max_errors)
-    refuse_places(source, out, overwrite=overwrite)
     try:
+        refuse_places(source, out, overwrite=overwrite)
         if max_errors:
             options = dataclasses.replace(options, bad=notice)
         with console.status(f"looking at {escape(source)}") if shown else contextlib.nullcontext():
             opened = open_source(source, options)
-            identity = identity_of(source, opened, options, limit)
+            identity = identity_of(source, opened, options)
         if not quiet:
             say(console, f"{source}: {opened.describe()}")
         with progress(console, expected_rows(opened, limit), shown=shown) as advance:
@@ -164,7 +164,7 @@ def write_source(
                 metadata=source.metadata,
                 source=origin,
                 overwrite=overwrite,
-                resume=resume,
+                resume=None if resume is None else {**resume, "limit": limit},
             )
         )
         resumed, row = writer.rows, 0

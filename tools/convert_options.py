@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +17,7 @@ import xxhash
 from minibatch.tools import sources
 from minibatch.tools.sources import Options, Source
 from minibatch.tools.sources.files import folder_names
+from minibatch.tools.sources.patterns import matched
 
 OPTIONS = tuple(field for field in dataclasses.fields(Options) if field.name != "bad")
 
@@ -82,27 +83,27 @@ def given_options(options: Options) -> dict[str, Any]:
     return {field.name: values[field.name] for field in OPTIONS if values[field.name] != field.default}
 
 
-def identity_of(text: str, source: Source, options: Options, limit: int | None) -> dict[str, Any]:
+def identity_of(text: str, source: Source, options: Options) -> dict[str, Any]:
     """What a conversion that was stopped must have in common with one that goes on with its shards.
 
     Names, sizes and times of all files that are read, and everything that decides which rows come of them.
 
-    >>> identity_of("sklearn:iris", sources.open_source("sklearn:iris"), Options(), None)["options"]
+    >>> identity_of("sklearn:iris", sources.open_source("sklearn:iris"), Options())["options"]
     {}
     """
     inputs = getattr(source, "inputs", None)
-    paths = [text] if inputs is None else [text, *map(str, inputs())]
+    paths = [text] if os.path.exists(text) else matched(text, ()) if any(mark in text for mark in "*?[{") else []
+    paths += [] if inputs is None else map(str, inputs())
     return {
         "source": os.path.basename(os.path.abspath(text)),
-        "files": files_text(path for path in paths if os.path.exists(path)),
+        "files": files_text(paths),
         "options": given_options(options),
-        "limit": limit,
         "piece_bytes": sources.PIECE_BYTES,
         "description": source.describe(),
     }
 
 
-def files_text(paths: Iterator[str]) -> str:
+def files_text(paths: Iterable[str]) -> str:
     """How many files there are, how many bytes they have, and a digest of their names, sizes and times."""
     digest, files, size = xxhash.xxh3_128(), 0, 0
     for path in paths:

@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from minibatch.tools.at import Directory, Json, Seed, Shuffle, WindowRows, open_axis, report, tell
+from minibatch.tools.at import (
+    Directory,
+    Json,
+    LengthField,
+    Seed,
+    Sequences,
+    Shuffle,
+    WindowRows,
+    chosen_order,
+    open_axis,
+    report,
+    sweep_length,
+    tell,
+)
 
 
 def when(
@@ -17,16 +30,23 @@ def when(
     seed: Seed = 0,
     shuffle: Shuffle = None,
     window: WindowRows = None,
+    sequences: Sequences = "whole",
+    length_field: LengthField = None,
     as_json: Json = False,
 ) -> None:
-    """At which nominal time a sweep shows ROW, and at which place of the sweep that is."""
+    """At which nominal time a sweep shows ROW (a sequence: its first element), and at which place of the sweep."""
     if sweep is not None and sweeps is not None:
         raise typer.BadParameter("give --sweep or --sweeps, not both")
     first = sweep or 0
     last = first if sweeps is None else sweeps - 1
-    with open_axis(directory, seed, shuffle, window) as source:
-        rows = len(source.dataset)
+    with open_axis(directory, seed, chosen_order(shuffle, window), sequences, length_field) as source:
+        length = sweep_length(source)
         records = ((source.when(row, sweep=each), each) for each in range(first, last + 1))
-        most = {"time": (last + 1) * rows - 1, "sweep": last, "place": rows - 1, "row": rows - 1}
+        most = {
+            "time": (last + 1) * length - 1,
+            "sweep": last,
+            "place": length - 1,
+            "row": len(source.dataset) - 1,
+        }
         tell(source)
-        report(((time, each, time % rows, row) for time, each in records), most, as_json=as_json)
+        report(((time, each, time % length, row) for time, each in records), most, as_json=as_json)

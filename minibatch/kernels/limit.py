@@ -21,9 +21,7 @@ def bare_gather(table: NDArray[Any], rows: NDArray[np.int64], out: NDArray[Any])
 
 
 @kernel
-def bare_padded(
-    values: NDArray[Any], offsets: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]
-) -> None:
+def bare_padded(values: NDArray[Any], offsets: NDArray[np.int64], rows: NDArray[np.int64], out: NDArray[Any]) -> None:
     """Copy sequences rows (n,), of which sequence r is values[offsets[r]:offsets[r + 1]], to `out` (n, width) and fill
     up with zeros; `width` is at least the longest; rows are not checked."""
     for i in range(rows.shape[0]):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -60,24 +60,14 @@ def hull(operations: Operations) -> int:
     return math.lcm(*sizes)
 
 
-@overload
-def apply(operations: Operations, fields: Fields, seed: int, times: NDArray[np.int64]) -> Fields: ...
-@overload
 def apply(
     operations: Operations, fields: Fields, seed: int, times: NDArray[np.int64], rows: NDArray[np.int64]
-) -> tuple[Fields, NDArray[np.int64], NDArray[np.int64]]: ...
-def apply(
-    operations: Operations,
-    fields: Fields,
-    seed: int,
-    times: NDArray[np.int64],
-    rows: NDArray[np.int64] | None = None,
-) -> Any:
+) -> tuple[Fields, NDArray[np.int64], NDArray[np.int64]]:
     """(fields, times, rows) after all operations, in order, without the samples that one of them dropped.
 
     `times` and `rows`, int64 (n,), are the nominal time and the row of each sample. What an operation returns must have
     one value per sample in each field. Its errors get a note that names the operation, the first nominal time and some
-    rows. Without `rows`, no sample may be dropped, and the result is the fields alone.
+    rows.
 
     >>> def odd_ones(fields, draws):
     ...     draws.drop(fields["x"] % 2 == 0)
@@ -85,10 +75,9 @@ def apply(
     >>> apply([("odd_ones", odd_ones)], {"x": np.arange(4)}, 7, np.arange(100, 104), np.arange(4))
     ({'x': array([1, 3])}, array([101, 103]), array([1, 3]))
     """
-    known = rows is not None
     for name, transform in operations:
         # Copies: a transform may put them among the fields, where the next one may write into them.
-        draws = Draws(seed, name, times.copy(), None if rows is None else rows.copy())
+        draws = Draws(seed, name, times.copy(), rows.copy())
         try:
             fields = transform(fields, draws)
         except Exception as error:
@@ -96,18 +85,16 @@ def apply(
             raise
         check_returned(name, fields, len(times))
         if draws.dropped.any():
-            if rows is None:
-                raise TypeError(f"transform {name} dropped samples, but the rows are not known here")
             keep = ~draws.dropped
             fields = {field: ragged.take(values, keep) for field, values in fields.items()}
             times, rows = times[keep], rows[keep]
-    return (fields, times, rows) if known else fields
+    return fields, times, rows
 
 
-def samples_in_words(times: NDArray[np.int64], rows: NDArray[np.int64] | None) -> str:
+def samples_in_words(times: NDArray[np.int64], rows: NDArray[np.int64]) -> str:
     """Which samples, for an error: "3 samples from nominal time 6 (rows 5, 0, 2)"."""
     words = f"{len(times)} samples from nominal time {int(times[0]) if len(times) else None}"
-    if rows is None or not len(rows):
+    if not len(rows):
         return words
     some = ", ".join(str(row) for row in rows[:ROWS_IN_ERRORS].tolist())
     return f"{words} (rows {some}{', …' if len(rows) > ROWS_IN_ERRORS else ''})"

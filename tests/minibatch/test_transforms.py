@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import minibatch.readahead
 from minibatch import Dataset, DatasetWriter, MinibatchSource, SkipRows, Window, errors
 from minibatch.rng import Draws
-from minibatch.transforms import GaussianNoise, HorizontalFlip, name_operations
+from minibatch.transforms import CutMix, GaussianNoise, HorizontalFlip, MixUp, name_operations
 from tests.plain.source import PlainDraws
 
 ROWS = 60
@@ -184,7 +184,10 @@ def test_an_impossible_deviation_is_refused(sigma):
     ("transform", "message"),
     [
         (HorizontalFlip(field="picture"), r"no field 'picture': the minibatch has \['row', 'image', 'x', 'name'\]"),
-        (HorizontalFlip(field="x"), r"field 'x' has shape \(10, 5\), expected \(n, height, width"),
+        (
+            HorizontalFlip(field="x"),
+            r"field 'x' has shape \(10, 5\) and dtype float32, expected numbers \(n, height, width",
+        ),
         (GaussianNoise(field="image", sigma=1.0), "field 'image' has dtype int32, expected floating point"),
     ],
 )
@@ -217,30 +220,89 @@ def test_a_transform_that_returns_something_else_is_named_and_nothing_moves(data
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, MemoryError])
-def test_after_an_error_in_a_transform_time_stands_and_reading_goes_on_unharmed(dataset, error):
-    """It wrote into the minibatch before it failed; the second try must not see that."""
-    failing = [False]
+@pytest.mark.parametrize("block_bytes", [64, 1000, 8 << 20])
+def test_after_an_error_in_a_transform_time_stands_and_reading_goes_on_unharmed(dataset, error, block_bytes):
+    """It wrote into the samples before it failed, also while reading ahead; the next try must not see that."""
+    failing = [True]
 
-    def fragile(fields: dict[str, Any], draws: Draws) -> dict[str, Any]:
+    def sound(fields: dict[str, Any], draws: Draws) -> dict[str, Any]:
         fields["x"] *= 2
         fields["image"] += 5
-        if failing[0]:
+        return fields
+
+    def fragile(fields: dict[str, Any], draws: Draws) -> dict[str, Any]:
+        sound(fields, draws)
+        if failing[0] and (draws.times == 45).any():
             raise error("broken")
         return fields
 
-    expected = MinibatchSource(dataset, 3, transforms=[fragile, HorizontalFlip()])
+    expected = MinibatchSource(dataset, 3, transforms=[sound, HorizontalFlip()])
     source = MinibatchSource(dataset, 3, transforms=[fragile, HorizontalFlip()])
-    for step in range(20):
-        if step % 3 == 2:
-            failing[0] = True
-            time = source.nominal_time
-            for _ in range(2):
-                with pytest.raises(error, match="broken"):
-                    source.next_minibatch(7)
-                assert source.nominal_time == time
-            failing[0] = False
-        found, wanted = source.next_minibatch(7), expected.next_minibatch(7)
-        assert all(np.array_equal(found[name], wanted[name]) for name in wanted.fields)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(minibatch.readahead, "BLOCK_BYTES", block_bytes)
+        for step in range(20):
+            if step == 6:  # times 42 … 48
+                for _ in range(3):
+                    with pytest.raises(error, match="broken"):
+                        source.next_minibatch(7)
+                    assert source.nominal_time == 42
+                failing[0] = False
+            found, wanted = source.next_minibatch(7), expected.next_minibatch(7)
+            assert all(np.array_equal(found[name], wanted[name]) for name in wanted.fields)
+
+
+@given(
+    st.integers(0, 2**64 - 1),
+    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 3)), min_size=1, max_size=5),
+    st.integers(0, 130),
+    st.integers(1, 6),
+    st.integers(1, 6),
+)
+def test_mixing_sees_whole_neighbourhoods_whatever_is_asked_for(dataset, seed, steps, start, one, two):
+    """Any k, any parts, any start, over holes: equal bits."""
+    chain = [
+        CutMix(field="image", label="row", neighbourhood=one, classes=ROWS),
+        MixUp(field="x", label=None, neighbourhood=two, alpha=1.0),
+    ]
+
+    def opened() -> MinibatchSource:
+        return MinibatchSource(dataset, seed, transforms=chain, skip=[(20, 24), SkipRows([13, 14])])
+
+    everything = opened().next_minibatch(400)
+    place = {time: i for i, time in enumerate(everything.times.tolist())}
+    for i in range(3):
+        source = opened()
+        source.seek(start)
+        for k, n in steps:
+            batch = source.next_minibatch(k, n, i % n)
+            chosen = [place[time] for time in batch.times.tolist()]
+            assert batch.fields == everything.fields
+            for name in ("row", "image", "x", "lambda"):
+                assert batch[name].tobytes() == everything[name][chosen].tobytes()
+
+
+def test_a_dropped_sample_is_a_hole_in_every_cut(dataset):
+    """By its row: the sample is missing, all others are as they are without the drop, and time counts on."""
+
+    def without_every_third(fields: dict[str, Any], draws: Draws) -> dict[str, Any]:
+        draws.drop(draws.rows % 3 == 0)
+        return fields
+
+    whole = MinibatchSource(dataset, 3, transforms=[GaussianNoise(field="x", sigma=1.0)]).next_minibatch(150)
+    kept = whole.rows % 3 != 0
+    for k, n in [(150, 1), (7, 1), (50, 3), (1, 1)]:
+        parts: list[list[Any]] = [[] for _ in range(n)]
+        for i in range(n):
+            operations = [without_every_third, GaussianNoise(field="x", sigma=1.0)]
+            source = MinibatchSource(dataset, 3, transforms=operations, max_samples=150)
+            for batch in source.minibatches(k, n, i):
+                assert (batch.rows % 3 != 0).all()
+                assert len(batch) == len(batch.times) == len(batch["x"]) == len(batch["name"])
+                parts[i] += [batch]
+            assert source.nominal_time == 150
+        batches = [batch for step in zip(*parts, strict=True) for batch in step]
+        assert np.concatenate([batch.times for batch in batches]).tolist() == whole.times[kept].tolist()
+        assert np.array_equal(np.concatenate([batch["x"] for batch in batches]), whole["x"][kept])
 
 
 def test_writing_in_place_changes_neither_the_next_minibatch_nor_a_second_reading(dataset):

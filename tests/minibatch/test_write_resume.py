@@ -169,9 +169,9 @@ def test_interrupted_at_any_line_a_writer_is_continued_to_the_same_bytes(tmp_pat
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"what": {"source": "others", "size": 23}}, "what was .*rows.* and is .*others"),
-        ({"what": {"source": "rows"}}, "what was .*size.* and is "),
-        ({"metadata": {"x": {"note": "new"}}}, "metadata was {} and is "),
+        ({"what": {"source": "others", "size": 23}}, "^source was 'rows' and is 'others'$"),
+        ({"what": {"source": "rows"}}, "^size was 23 and is None$"),
+        ({"metadata": {"x": {"note": "new"}}}, "^metadata.x.note was None and is 'new'$"),
         ({"source": "b"}, "source was None and is 'b'"),
     ],
     ids=str,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import glob
+from pathlib import Path
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Points:
     def batches(self):
         for file in self.files:
             points = []
-            for number, line in enumerate(open(file), start=1):  # noqa: SIM115
+            for number, line in enumerate(Path(file).read_text().splitlines(), start=1):
                 try:
                     x, y = line.split()
                     points.append((float(x), float(y)))

@@ -62,6 +62,7 @@ def test_times_far_out_are_fine(tiny_dataset):
         (["at", "DIR", str(2**62 + 1)], 1, "must be at most"),
         (["at", "DIR", "1", "--window", "8", "--shuffle", "none"], 2, "give --shuffle or --window, not both"),
         (["at", "DIR", "1", "--shuffle", "some"], 2, "expected full or none"),
+        (["at", "DIR", "1", "--sequences", "packed"], 2, "expected whole or rows"),
         (["at", "DIR", "1", "--count", "0"], 2, "greater than or equal to 1"),
         (["at", "DIR", "1", "--window", "0"], 2, "greater than or equal to 1"),
         (["at", "DIR", "1", "--seed", str(2**70)], 1, "seed"),
@@ -73,10 +74,32 @@ def test_numbers_outside_their_range_are_refused(arguments, code, said, tiny_dat
     assert said in " ".join(result.stderr.replace("│", " ").split())
 
 
-def test_the_nominal_time_of_sequences_counts_rows_here(tmp_path):
-    with DatasetWriter(tmp_path / "lists") as writer:
-        writer.write({"tokens": [np.arange(number) for number in range(1, 6)]})
-    found = records("at", tmp_path / "lists", 0, "--count", 10)
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory):
+    """Five sequences of 1 … 5 tokens, each with twice as many words: 15 tokens, 30 words a sweep."""
+    path = tmp_path_factory.mktemp("at") / "lists"
+    with DatasetWriter(path) as writer:
+        lengths = range(1, 6)
+        words = [["w"] * 2 * length for length in lengths]
+        writer.write({"tokens": [np.arange(length) for length in lengths], "words": words})
+    return path
+
+
+@pytest.mark.parametrize(("options", "field"), [([], "words"), (["--length-field", "tokens"], "tokens")])
+def test_the_nominal_time_of_sequences_counts_their_elements(options, field, lists):
+    total = {"tokens": 15, "words": 30}[field]
+    found = records("at", lists, 0, "--count", 2 * total, *options)
+    assert [record["sweep"] for record in found] == [0] * total + [1] * total
+    assert [record["place"] for record in found] == [*range(total)] * 2
+    with MinibatchSource(lists, length_field="tokens" if options else None) as source:
+        assert [record["row"] for record in found] == source.at(0, 2 * total).tolist()
+    for sweep in (0, 1):
+        (seen,) = records("when", lists, 2, "--sweep", sweep, *options)
+        assert found[seen["time"]] == seen
+
+
+def test_the_nominal_time_of_sequences_counts_rows_on_request(lists):
+    found = records("at", lists, 0, "--count", 10, "--sequences", "rows")
     assert sorted(record["row"] for record in found[:5]) == [0, 1, 2, 3, 4]
     assert [record["sweep"] for record in found] == [0] * 5 + [1] * 5
 

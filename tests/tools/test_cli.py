@@ -65,11 +65,12 @@ def test_help_lists_a_command_whose_file_is_missing(monkeypatch):
     assert run("show", "--help").exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["convert", "check", "show", "at", "when"])
-def test_a_command_has_help_of_its_own_with_every_option(name):
+@pytest.mark.parametrize("name", [*cli.COMMANDS])
+def test_every_command_has_help_of_its_own_and_can_print_json(name):
     result = run(name, "--help")
     assert result.exit_code == 0
     assert "--debug" in result.stdout
+    assert "--json" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,13 @@ def test_an_error_in_the_input_is_one_line_on_stderr_and_exit_code_1(error, line
     command(raising(error))
     result = run("trial")
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", line + "\n")
+
+
+def test_where_exit_code_1_has_a_meaning_of_its_own_an_error_is_2(command, monkeypatch):
+    monkeypatch.setitem(cli.ERROR_CODES, "trial", 2)
+    command(raising(ValueError("bad")))
+    assert run("trial").exit_code == 2
+    assert set(cli.ERROR_CODES) <= set(cli.COMMANDS)
 
 
 def test_debug_shows_the_traceback_of_an_error(command):

@@ -13,7 +13,7 @@ from minibatch.tools.bench_data import CROP_SIDE, Data
 from minibatch.tools.peers.work import MARGIN
 
 VALUES_CHECKED = 3  # minibatches whose every value is compared
-LABELS_CHECKED = 200  # minibatches whose rows are compared
+LABELS_CHECKED = 50  # minibatches whose rows are compared
 JPEG_NOISE = 8.0  # mean difference of pixels between two decoders; a wrong window of our images differs by 20 and more
 
 

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -137,7 +138,8 @@ class ImageUnit:
             except ValueError as error:
                 if self.bad is refuse:
                     raise
-                self.bad(BadRecord(self.path, name, str(error)))
+                reason = str(error).removeprefix(f"{self.path!r}: ").removeprefix(f"{name!r} ")
+                self.bad(BadRecord(self.path, name, reason))
                 continue
             taken.append((image, label, name))
             size += memoryview(image).nbytes
@@ -281,7 +283,8 @@ def loaded(image: Any, where: str) -> None:
 
 
 def broken(where: str, error: Exception) -> ValueError:
-    return ValueError(f"{where} is no readable image: {error}; replace or remove it")
+    reason = re.sub(r" <_io\.[^>]*>", "", str(error))  # which differs from run to run
+    return ValueError(f"{where} is no readable image: {reason}; replace or remove it")
 
 
 def refuse_other_shape(path: str, first: tuple[str, tuple[int, int]], other: tuple[str, tuple[int, int]]) -> None:

@@ -108,6 +108,11 @@ def encoded(text: Any, encoding: Any) -> bytes:
     return text.encode("latin1")
 
 
+def no_bytes() -> bytes:
+    """What protocols before 3 call for bytes without any."""
+    return b""
+
+
 class Name:
     """Stands for numpy.ndarray, which files name and which is never called."""
 
@@ -129,6 +134,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any] | Name] = {
     ("collections", "OrderedDict"): dict,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
+    ("__builtin__", "bytes"): no_bytes,
 }
 
 
