@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from minibatch.tools.sources import Options, Piece, rows_per_piece
 from minibatch.tools.sources.arrow_columns import fills_of, flat_fields, metadata_of, pieces, refuse_unsupported
+from minibatch.tools.sources.exported import noted_schema
 from minibatch.tools.sources.hf_features import Features, features_in
 from minibatch.tools.sources.patterns import matched
 
@@ -69,6 +70,8 @@ class ArrowSource:
     @property
     def metadata(self) -> Mapping[str, Mapping[str, str]]:
         noted = metadata_of(self.schema)
+        if noted_schema(self.schema) is not None:
+            return noted
         for name, notes in self.features.notes.items():
             noted[name] = {**noted.get(name, {}), **notes}
         return {field: notes for field, notes in noted.items() if field in self.fields}
