@@ -1,7 +1,6 @@
 """A minibatch: the samples of an interval of nominal time, or one rank's part of it."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,36 +11,67 @@ from minibatch.fetch import Block
 from minibatch.ragged import Ragged
 
 
-@dataclass(frozen=True, slots=True)
 class Packed:
-    """Where the tokens of a packed minibatch come from; all arrays have the shape of batch["tokens"].
+    """Where the tokens of a packed minibatch come from; worked out when first asked for.
 
-    `segment_ids`, int32, numbers the sequences in each row from 1 on; 0 is padding, or a hole. `positions`, int32, is
-    where a token stands in its sequence, counted from the sequence's first one. `places`, int64, says which of the
-    minibatch's sequences it belongs to, and `items` which of their elements it is, all counted together; -1 for none.
-    `items` is a slice where that is all of them in order.
+    `shape` is that of batch["tokens"], and of the three arrays that `make` gives, int32: segment ids number the
+    sequences in each row of the array from 1 on, 0 is padding or a hole; positions are where a token stands in its
+    sequence, counted from the sequence's first one; places say which of the minibatch's sequences it belongs to, -1 for
+    none.
+
+    `skipped`, int64 (sequences,), is how many elements of each sequence stand before those that the minibatch holds.
+    `span` says where in the values of a list the tokens are, if they are all there in order.
     """
 
-    segment_ids: NDArray[np.int32]
-    positions: NDArray[np.int32]
-    places: NDArray[np.int64]
-    items: NDArray[np.int64] | slice
+    __slots__ = ("_arrays", "_make", "shape", "skipped", "span")
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        make: Callable[[], Sequence[NDArray[np.int32]]],
+        skipped: NDArray[np.int64],
+        span: slice | None = None,
+    ) -> None:
+        self.shape = shape
+        self.skipped = skipped
+        self.span = span
+        self._make = make
+        self._arrays: Sequence[NDArray[np.int32]] | None = None
+
+    @property
+    def arrays(self) -> Sequence[NDArray[np.int32]]:
+        """Segment ids, positions and places."""
+        if self._arrays is None:
+            self._arrays = self._make()
+        return self._arrays
+
+    def thinned(self, tokens: NDArray[np.bool_], sequences: NDArray[np.bool_]) -> "Packed":
+        """Only the given tokens, a mask shaped as the arrays are, all of the given sequences, bool (n,)."""
+        ids, positions, places = self.arrays
+        number = np.append(np.cumsum(sequences, dtype=np.int32) - np.int32(1), np.int32(-1))  # the last for place -1
+        thin = (ids * tokens, positions * tokens, np.where(tokens, number[places], np.int32(-1)))
+        return Packed(self.shape, lambda: thin, self.skipped[sequences])
 
     def lay_out(self, values: Any, name: str) -> NDArray[Any]:
-        """A field as an array like `places`: the elements of a list where they belong; a value that a sequence has
-        once, for each of its tokens; zeros where there is none."""
-        where: NDArray[np.int64] | slice = self.places
+        """A field as an array of this shape: the elements of a list where they belong; a value that a sequence has
+        once, for each of its tokens; zeros where there is none, or None among objects."""
+        if self.span is not None and isinstance(values, Ragged) and isinstance(values.values, np.ndarray):
+            return np.asarray(values.values[self.span].reshape((*self.shape, *values.values.shape[1:])))
+        _, positions, places = self.arrays
+        inside = places >= 0
+        which: NDArray[Any] = places[inside]
         if isinstance(values, Ragged):
-            values, where = values.values, self.items
+            which = (values.offsets[:-1] - self.skipped)[which] + positions[inside]
+            values = values.values
         if not isinstance(values, np.ndarray):
-            raise SchemaError(f"field {name!r} has no packed form: it is a {type(values).__name__}; leave it out")
-        if isinstance(where, slice):
-            return values[where].reshape((*self.places.shape, *values.shape[1:]))
-        inside = where >= 0
-        if inside.all():
-            return values[where]
-        out = np.zeros((*where.shape, *values.shape[1:]), values.dtype)
-        out[inside] = values[where[inside]]
+            raise SchemaError(
+                f"field {name!r} is a {type(values).__name__}, which cannot be laid out by token: leave it out with "
+                f"fields=…, or make it a list of numbers"
+            )
+        out = np.zeros((*self.shape, *values.shape[1:]), values.dtype)
+        if values.dtype == object:
+            out.fill(None)
+        out[inside] = values[which]
         return out
 
 
@@ -169,12 +199,12 @@ class Batch:
     @property
     def segment_ids(self) -> NDArray[np.int32] | None:
         """Packed: which sequence of its row of the array each token belongs to, from 1; 0 is padding or a hole."""
-        return None if self._packed is None else self._packed.segment_ids
+        return None if self._packed is None else self._packed.arrays[0]
 
     @property
     def positions(self) -> NDArray[np.int32] | None:
         """Packed: where in its sequence each token stands, counted from the sequence's first token."""
-        return None if self._packed is None else self._packed.positions
+        return None if self._packed is None else self._packed.arrays[1]
 
     @property
     def cu_seqlens(self) -> NDArray[np.int32] | None:
@@ -184,7 +214,7 @@ class Batch:
         """
         if self._packed is None:
             return None
-        ids = self._packed.segment_ids
+        ids = self._packed.arrays[0]
         begins = np.ones(ids.shape, np.bool_)
         begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
         return np.append(np.flatnonzero(begins), ids.size).astype(np.int32)
@@ -193,7 +223,8 @@ class Batch:
         # A pickle has these samples, not the whole block that they lie in.
         block = Block(self._block.stretch, self.rows, {}, None if self._block.times is None else self._block_times())
         interval = (self._start, self.nominal_time, self.nominal_end, self.sweeps_ended)
-        extent = (self.num_samples, self._times, self._packed, self.sources)
+        marked = None if self._packed is None else self._packed.arrays[:2]
+        extent = (self.num_samples, self._times, marked, self.sources)
         return rebuilt, (block, *interval, {name: self[name] for name in self.fields}, *extent)
 
     def _block_times(self) -> NDArray[np.int64] | None:
@@ -210,10 +241,11 @@ def rebuilt(
     fields: dict[str, Any],
     num_samples: int,
     times: NDArray[np.int64] | None,
-    packed: Packed | None,
+    marked: Sequence[NDArray[np.int32]] | None,
     sources: NDArray[np.int64] | None,
 ) -> Batch:
-    """A copied or pickled minibatch: `block` has its samples and no columns, `fields` their values."""
+    """A copied or pickled minibatch: `block` has its samples and no columns, `fields` their values; `marked` the segment
+    ids and positions of a packed one."""
     batch = Batch(
         block,
         0,
@@ -224,7 +256,7 @@ def rebuilt(
         sweeps_ended=sweeps_ended,
         num_samples=num_samples,
         times=times,
-        packed=packed,
+        packed=None if marked is None else Packed(marked[0].shape, lambda: marked, np.zeros(0, np.int64)),
     )
     batch._fields = fields
     return batch if sources is None else batch.come_from(lambda rows: sources)

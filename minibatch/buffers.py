@@ -1,14 +1,20 @@
-"""The buffers of an Arrow column as addresses for kernels: checked, and copied only where they must be decoded."""
+"""The buffers of an Arrow column as addresses for kernels: checked, and copied only where they must be decoded.
 
-from collections.abc import Mapping
+`readable` gives what lies below a field in plain form: one array for each leaf, lists of fixed-size lists of numbers,
+bits, text or bytes, without nulls. Most columns have that form and are taken where they lie. `leaf_buffers` then checks
+that their buffers hold all that the kernels will ask for; offsets are looked at one by one, values are not read.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from minibatch.columns import SPARSE, Field, Leaf, is_view
+from minibatch.columns import SPARSE, Field, Leaf, element_type, is_view
 from minibatch.errors import DamagedDatasetError, SchemaError
 
 
@@ -16,11 +22,14 @@ from minibatch.errors import DamagedDatasetError, SchemaError
 class NullMask:
     """For `nulls=`: nulls of a field read as `fill`, and a bool field `<name>.valid` says where there were none.
 
-    >>> NullMask(fill=0)
-    NullMask(fill=0)
+    The mask has the form of the field, an entry for each of its elements: (n, *shape), or a `Ragged` for lists. Without
+    `fill` nulls read as 0, False or empty text.
+
+    >>> NullMask(fill=-1)
+    NullMask(fill=-1)
     """
 
-    fill: Any = 0
+    fill: Any = None
 
 
 Nulls = Mapping[str, Any]  # what nulls of a field read as: a value, or a NullMask; others are errors
@@ -40,183 +49,261 @@ class LeafBuffers:
     offsets: tuple[tuple[int, int], ...] = ()
 
 
-def leaf_buffers(column: pa.Array, described: Field, where: str) -> list[LeafBuffers]:
-    """The checked addresses of all leaves of the field `described` in `column`, which is `readable`; `where` names the
-    chunk in errors. The addresses stay valid as long as `column` lives."""
-    what = f"{where}, field {described.name!r}"
-    return [buffers_of(column, described, leaf, what) for leaf in described.leaves]
+def readable(column: pa.Array, described: Field, where: str, nulls: Nulls) -> list[pa.Array]:
+    """What kernels can read of `column`: for each leaf of the field `described` an array in plain form.
 
-
-def readable(column: pa.Array, described: Field, where: str, nulls: Nulls) -> pa.Array:
-    """`column` as kernels can read it: itself in most cases, decoded or filled where it is encoded or has nulls.
-
-    Of a struct, what lies below it at the field's path. Decoding makes a copy of the column in memory.
+    Nulls read as `nulls` says: a null list, sparse vector or list of them as an empty one, anything else as the value.
+    Raises `SchemaError` for other nulls, `DamagedDatasetError` for what cannot be decoded; `where` names the chunk.
     """
     what = f"{where}, field {described.name!r}"
-    path = () if described.layout == SPARSE else described.leaves[0].path
-    lists: list[pa.Array] = []
-    while path and not pa.types.is_struct(column.type):  # a list of structs becomes a list of one of their fields
-        column = decoded(column, what)
-        if pa.types.is_struct(column.type):
-            break
-        refuse_nulls(column, what)
-        lists.append(column)
-        column = column.values
-    for name in path:
-        column = decoded(column, what)
-        number = column.type.get_field_index(name)
-        column = column.flatten()[number] if column.null_count else column.field(number)
-    for outer in reversed(lists):
-        column = type(outer).from_arrays(outer.offsets, column)
     if described.is_mask:
-        return pc.is_valid(column)
-    policy = nulls.get(described.name)
-    return filled(decoded(column, what), policy, what)
-
-
-def decoded(column: pa.Array, what: str) -> pa.Array:
-    """`column` without dictionary, runs or views; large forms stay, as kernels read both."""
-    kind = column.type
-    if isinstance(column, pa.ExtensionArray) and not isinstance(kind, pa.FixedShapeTensorType):
-        return decoded(column.storage, what)
+        forgiving, item = True, pc.is_valid
+    else:
+        policy = nulls.get(described.name)
+        fill = None if policy is None else fill_of(described, policy)
+        forgiving, item = fill is not None, Filling(fill, what)
+    plain = Plain(forgiving, item, what)
     try:
-        if pa.types.is_dictionary(kind):
-            return decoded(column.dictionary_decode(), what)
-        if pa.types.is_run_end_encoded(kind):
-            return decoded(pc.run_end_decode(column), what)
-        if is_view(kind, "string") or is_view(kind, "binary"):
-            return column.cast(pa.large_string() if is_view(kind, "string") else pa.large_binary())
-        if is_view(kind, "list") or is_view(kind, "large_list"):
-            return decoded(column.cast(pa.large_list(kind.value_field)), what)
+        return [plain.below(column, leaf.path) for leaf in described.leaves]
+    except pa.ArrowNotImplementedError as error:
+        raise SchemaError(
+            f"{what} has type {column.type}, which this release of Arrow cannot decode: {error}"
+        ) from None
+    except pa.ArrowException as error:
+        raise DamagedDatasetError(f"{what}: it cannot be decoded: {error}") from None
+
+
+def fill_of(described: Field, policy: Any) -> pa.Scalar:
+    """What the nulls of a field read as, as an element of its type; `SchemaError` if there is no such element.
+
+    >>> from minibatch.columns import field_of
+    >>> fill_of(field_of(pa.field("x", pa.list_(pa.float32()))), -1).as_py()
+    -1.0
+    """
+    value = policy.fill if isinstance(policy, NullMask) else policy
+    kind = element_type(described.arrow_type)
+    if value is None:
+        value = ("" if described.is_text else b"") if described.is_bytes else False if pa.types.is_boolean(kind) else 0
+    try:
+        scalar = pa.scalar(value, kind)
+        exact = (
+            described.is_bytes or pa.types.is_temporal(kind) or scalar.as_py() == value or pa.types.is_floating(kind)
+        )
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise SchemaError(f"field {described.name!r}: its nulls cannot read as {value!r} in {kind}: {error}") from None
+    if not exact or (described.is_bytes and not isinstance(value, str if described.is_text else bytes)):
+        raise SchemaError(f"field {described.name!r}: its nulls cannot read as {value!r}: its elements are {kind}")
+    return scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """Gives elements with `fill` in place of nulls; without one, nulls are an error."""
+
+    fill: pa.Scalar | None
+    what: str
+
+    def __call__(self, column: pa.Array) -> pa.Array:
+        if not column.null_count:
+            return column
+        if self.fill is None:
+            raise null_error(column.null_count, self.what)
+        if pa.types.is_fixed_size_binary(column.type):
+            fill = pa.scalar(bytes([self.fill.as_py()]) * column.type.byte_width, column.type)
+            return pc.fill_null(column, fill)
+        return pc.fill_null(column, self.fill.cast(column.type))
+
+
+def null_error(count: int, what: str) -> SchemaError:
+    """What to raise for nulls that nothing is said of."""
+    return SchemaError(
+        f"{what}: {count} null{'s' * (count != 1)}; say what they read as (nulls={{field: value}} or NullMask), or "
+        f"fill or drop them when converting"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """Takes columns apart: `item` is what becomes of elements; with `forgiving`, nulls may stand above them."""
+
+    forgiving: bool
+    item: Callable[[pa.Array], pa.Array]
+    what: str
+
+    def below(self, column: pa.Array, path: tuple[str, ...]) -> pa.Array:
+        """`column` in plain form: of structs, what lies at `path` in them."""
+        column = decoded(column)
+        kind = column.type
+        if pa.types.is_struct(kind) and path:
+            number = kind.get_field_index(path[0])
+            child = column.flatten()[number] if column.null_count else column.field(number)
+            return self.below(child, path[1:])
         if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            inner = decoded(column.values, what)
-            if inner is not column.values and inner.type != column.values.type:
-                return type(column).from_arrays(column.offsets, inner)
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise SchemaError(f"{what} has type {kind}, which this release of Arrow cannot decode: {error}") from None
+            return self._list(column, path)
+        if pa.types.is_fixed_size_list(kind):
+            return self._array(column, path)
+        return self.item(column)
+
+    def _list(self, column: pa.Array, path: tuple[str, ...]) -> pa.Array:
+        if column.null_count and not self.forgiving:
+            raise null_error(column.null_count, self.what)
+        # Elements that no list has may lie around, and be null: then they are left out.
+        spare = column.values.null_count and len(column.values) != len(column.flatten())
+        if column.null_count or spare:
+            checked_offsets(column, len(column.values), f"{len(column.values)} elements", self.what)
+            inner = self.below(column.flatten(), path)
+            buffers = [None, pa.py_buffer(lengths_laid_out(column))]
+            return pa.Array.from_buffers(pa.large_list(inner.type), len(column), buffers, children=[inner])
+        values = column.values
+        inner = self.below(values, path)
+        if inner is values:
+            return column
+        kind = pa.large_list(inner.type) if pa.types.is_large_list(column.type) else pa.list_(inner.type)
+        buffers = [None, column.buffers()[1]]
+        return pa.Array.from_buffers(kind, len(column), buffers, offset=column.offset, children=[inner])
+
+    def _array(self, column: pa.Array, path: tuple[str, ...]) -> pa.Array:
+        size = column.type.list_size
+        if column.null_count:
+            if not self.forgiving:
+                raise null_error(column.null_count, self.what)
+            # Null rows have elements of which nothing is said: they become null themselves.
+            places = np.arange(column.offset * size, (column.offset + len(column)) * size)
+            missing = np.repeat(column.is_null().to_numpy(zero_copy_only=False), size)
+            values = column.values.take(pa.array(places, mask=missing))
+        else:
+            values = column.flatten()
+        inner = self.below(values, path)
+        return pa.Array.from_buffers(pa.list_(inner.type, size), len(column), [None], children=[inner])
+
+
+def decoded(column: pa.Array) -> pa.Array:
+    """`column` without what it is wrapped or encoded in at this level: extension types, dictionaries, runs, views.
+
+    Large forms stay, as kernels read both. What is copied here is checked in full before.
+    """
+    kind = column.type
+    if isinstance(column, pa.ExtensionArray):
+        return decoded(column.storage)
+    encoded = pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind)
+    if encoded or is_view(kind, "string") or is_view(kind, "binary"):
+        column.validate(full=True)
+    if pa.types.is_dictionary(kind):
+        return wide(decoded(column.dictionary)).take(column.indices)
+    if pa.types.is_run_end_encoded(kind):
+        ends = column.run_ends.to_numpy()
+        runs = np.searchsorted(ends, np.arange(column.offset, column.offset + len(column)), side="right")
+        return wide(decoded(column.values)).take(pa.array(runs))
+    if is_view(kind, "string") or is_view(kind, "binary"):
+        return column.cast(pa.large_string() if is_view(kind, "string") else pa.large_binary())
+    if is_view(kind, "list") or is_view(kind, "large_list"):
+        column.validate(full=True)
+        missing = np.append(column.is_null().to_numpy(zero_copy_only=False), False)
+        offsets = pa.array(lengths_laid_out(column), mask=missing if column.null_count else None)
+        return pa.LargeListArray.from_arrays(offsets, column.flatten())
     return column
 
 
-def filled(column: pa.Array, policy: Any, what: str) -> pa.Array:
-    """`column` with what `policy` says in place of nulls, also inside lists; unchanged without a policy."""
-    if policy is None:
-        return column
-    value = policy.fill if isinstance(policy, NullMask) else policy
-    kind = column.type
-    try:
-        if isinstance(kind, pa.FixedShapeTensorType):
-            storage = filled(column.storage, policy, what)
-            return pa.ExtensionArray.from_storage(kind, storage)
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-            if column.null_count:
-                empty = [] if not pa.types.is_fixed_size_list(kind) else full(kind, value)
-                column = pc.coalesce(column, pa.scalar(empty, kind))
-            inner = column.values
-            if inner.null_count or pa.types.is_nested(inner.type):
-                inner = filled(inner, policy, what)
-                if pa.types.is_fixed_size_list(kind):
-                    start = column.offset * kind.list_size
-                    part = inner.slice(start, len(column) * kind.list_size)
-                    return pa.FixedSizeListArray.from_arrays(part, kind.list_size)
-                return type(column).from_arrays(column.offsets, inner)
-            return column
-        return pc.coalesce(column, pa.scalar(value, kind)) if column.null_count else column
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError) as error:
-        raise SchemaError(f"{what}: nulls cannot become {value!r} in {kind}: {error}") from None
+def lengths_laid_out(column: pa.Array) -> Any:
+    """Where the elements of each list begin once flattened: int64 (rows + 1,); null lists have none."""
+    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
-def full(kind: pa.DataType, value: Any) -> list[Any]:
-    """A row of a fixed-size list type in which every element is `value`."""
-    inner = kind.value_type
-    return [full(inner, value) if pa.types.is_fixed_size_list(inner) else value] * kind.list_size
+def wide(column: pa.Array) -> pa.Array:
+    """`column` with 64-bit offsets: repeating text of a dictionary may need them."""
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        return column.cast(pa.large_string() if pa.types.is_string(column.type) else pa.large_binary())
+    return column
 
 
-def refuse_nulls(column: pa.Array, what: str, of: str = "nulls") -> None:
-    """Raise `SchemaError` if there are any."""
-    if column.null_count:
-        raise SchemaError(
-            f"{what}: {column.null_count} {of}; say what they read as (nulls={{field: value}} or NullMask), or fill or "
-            f"drop them when converting"
-        )
+def leaf_buffers(columns: list[pa.Array], described: Field, where: str) -> list[LeafBuffers]:
+    """The checked addresses of all leaves of the field `described` in `columns`, which are `readable`; `where` names
+    the chunk in errors. The addresses stay valid as long as `columns` live."""
+    what = f"{where}, field {described.name!r}"
+    found = [buffers_of(column, leaf, what) for column, leaf in zip(columns, described.leaves, strict=True)]
+    if len(found) == 2:
+        refuse_unequal(columns[0], columns[1], what)
+    return found
 
 
-def buffers_of(column: pa.Array, described: Field, leaf: Leaf, what: str) -> LeafBuffers:
+def checked_leaves(batch: pa.RecordBatch, fields: list[Field], where: str, nulls: Nulls) -> list[list[pa.Array]]:
+    """The leaves of each field in one chunk, with all that can be wrong with them looked at, sparse indices too."""
+    found = []
+    for field in fields:
+        leaves = readable(batch.column(field.column), field, where, nulls)
+        leaf_buffers(leaves, field, where)
+        if field.layout == SPARSE:
+            indices = leaves[0]
+            while not pa.types.is_integer(indices.type):
+                indices = indices.flatten()
+            refuse_indices(indices.to_numpy(), field, f"{where}, field {field.name!r}")
+        found.append(leaves)
+    return found
+
+
+def refuse_indices(indices: NDArray[Any], field: Field, what: str) -> None:
+    """Raise `DamagedDatasetError` if an index of a sparse field is not below its width."""
+    most = indices.view(f"u{indices.itemsize}").max(initial=0)  # what is negative is large
+    if len(indices) and int(most) >= field.width:
+        bad = indices[(indices < 0) | (indices >= field.width)][0]
+        raise DamagedDatasetError(f"{what}: it has the index {bad} in vectors of width {field.width}")
+
+
+def buffers_of(column: pa.Array, leaf: Leaf, what: str) -> LeafBuffers:
     """The checked addresses of one leaf."""
-    refuse_nulls(column, what)
     offsets: list[tuple[int, int]] = []
-    path = list(leaf.path) if described.layout == SPARSE else []
-    levels = leaf.levels - described.is_bytes  # text and bytes have their offsets beside their data
-    while len(offsets) < levels:
-        if pa.types.is_struct(column.type):
-            column = column.field(column.type.get_field_index(path.pop(0)))
-        refuse_nulls(column, what)
-        marks, column = list_offsets(column, what)
-        offsets.append(marks)
-    if described.is_bytes:
-        refuse_nulls(column, what, "null elements" if offsets else "nulls")
-        marks, address = bytes_buffers(column, what)
-        return LeafBuffers(data=address, offsets=(*offsets, marks))
-    values, first = plain_storage(column), 0
-    if offsets:
-        refuse_nulls(values, what, "null elements")
-    while pa.types.is_fixed_size_list(values.type):
-        first = (first + values.offset) * values.type.list_size
-        values = plain_storage(values.values)
-        refuse_nulls(values, what, "null elements")
-    count = len(column) * leaf.item_size
-    if pa.types.is_fixed_size_binary(values.type):
-        first, width = (first + values.offset) * values.type.byte_width, 1
-    else:
-        first, width = first + values.offset, leaf.dtype.itemsize
-    buffer = values.buffers()[1]
+    while pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        inner = column.values
+        offsets.append(checked_offsets(column, len(inner), f"{len(inner)} elements", what))
+        column = inner
+    if len(offsets) < leaf.levels:  # text and bytes have their offsets beside their data
+        data = column.buffers()[2]
+        size = 0 if data is None else data.size
+        offsets.append(checked_offsets(column, size, f"{size} bytes of data", what))
+        return LeafBuffers(data=0 if data is None else data.address, offsets=tuple(offsets))
+    rows, first = len(column), 0
+    while pa.types.is_fixed_size_list(column.type):
+        first = (first + column.offset) * column.type.list_size
+        column = column.values
+    first += column.offset
+    count, width = rows * leaf.item_size, leaf.dtype.itemsize
+    if pa.types.is_fixed_size_binary(column.type):
+        first, width = first * column.type.byte_width, 1
     if count == 0:
         return LeafBuffers(data=0, offsets=tuple(offsets))
+    buffer = column.buffers()[1]
     needed = (first + count + 7) // 8 if leaf.bits else (first + count) * width
     if buffer is None or buffer.size < needed:
         has = 0 if buffer is None else buffer.size
-        raise DamagedDatasetError(f"{what}: its buffer has {has} bytes, {len(column)} rows need {needed}")
+        raise DamagedDatasetError(f"{what}: its buffer has {has} bytes, {rows} rows need {needed}")
     if leaf.bits:
         return LeafBuffers(data=buffer.address, first_bit=first, offsets=tuple(offsets))
     return LeafBuffers(data=buffer.address + first * width, offsets=tuple(offsets))
 
 
-def plain_storage(column: pa.Array) -> pa.Array:
-    """What holds the values of `column`: itself, or the storage of an extension type."""
-    return column.storage if isinstance(column, pa.ExtensionArray) else column
-
-
-def list_offsets(column: pa.Array, what: str) -> tuple[tuple[int, int], pa.Array]:
-    """Address and width of the offsets of a list column, checked to ascend inside its values, and those values."""
-    width = 8 if pa.types.is_large_list(column.type) else 4
-    inner = column.values
+def checked_offsets(column: pa.Array, size: int, of: str, what: str) -> tuple[int, int]:
+    """Address and width of the offsets of a column of lists, text or bytes, checked to ascend within `size`."""
+    kind = column.type
+    width = 8 if pa.types.is_large_list(kind) or pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else 4
     if not len(column):
-        return (0, width), inner
+        return 0, width
     buffer = column.buffers()[1]
-    return checked_offsets(buffer, len(column), column.offset, width, len(inner), f"{len(inner)} elements", what), inner
-
-
-def bytes_buffers(column: pa.Array, what: str) -> tuple[tuple[int, int], int]:
-    """The offsets of a text or bytes column, checked to ascend inside the data, and the address of the data."""
-    width = 8 if pa.types.is_large_string(column.type) or pa.types.is_large_binary(column.type) else 4
-    if not len(column):
-        return (0, width), 0
-    _, offsets, data = column.buffers()
-    size = 0 if data is None else data.size
-    marks = checked_offsets(offsets, len(column), column.offset, width, size, f"{size} bytes of data", what)
-    return marks, 0 if data is None else data.address
-
-
-def checked_offsets(
-    offsets: Any, rows: int, first: int, width: int, size: int, of: str, what: str
-) -> tuple[int, int]:
-    """Address and width of `rows` + 1 offsets from number `first` on, which must ascend within `size`."""
-    needed = (first + rows + 1) * width
-    if offsets is None or offsets.size < needed:
-        raise DamagedDatasetError(
-            f"{what}: its offsets need {needed} bytes, there are {0 if offsets is None else offsets.size}"
-        )
-    marks = np.frombuffer(offsets, f"<i{width}", rows + 1, first * width)
+    first, needed = column.offset * width, (column.offset + len(column) + 1) * width
+    if buffer is None or buffer.size < needed:
+        has = 0 if buffer is None else buffer.size
+        raise DamagedDatasetError(f"{what}: its offsets need {needed} bytes, there are {has}")
+    marks = np.frombuffer(buffer, f"<i{width}", len(column) + 1, first)
     if marks[0] < 0 or marks[-1] > size or (marks[1:] < marks[:-1]).any():
         raise DamagedDatasetError(f"{what}: its offsets do not ascend within its {of}")
-    return offsets.address + first * width, width
+    return buffer.address + first, width
 
+
+def refuse_unequal(indices: pa.Array, values: pa.Array, what: str) -> None:
+    """Raise `DamagedDatasetError` unless each sparse vector has as many indices as values."""
+    while pa.types.is_list(indices.type) or pa.types.is_large_list(indices.type):
+        ours, theirs = (np.diff(column.offsets.to_numpy()) for column in (indices, values))
+        if not np.array_equal(ours, theirs):
+            row = int(np.argmax(ours != theirs))
+            raise DamagedDatasetError(f"{what}: vector {row} has {ours[row]} indices for {theirs[row]} values")
+        indices, values = indices.flatten(), values.flatten()

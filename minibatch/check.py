@@ -1,16 +1,17 @@
 """Whether a data set is what its manifest says: every byte of every shard is read once."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import xxhash
 
-from minibatch.buffers import leaf_buffers, readable
+from minibatch.buffers import checked_leaves
 from minibatch.columns import Field
 from minibatch.errors import DatasetError
+from minibatch.foreign import is_foreign, read_foreign
 from minibatch.manifest import Fingerprint, Manifest, Shard, fields_of, read_manifest
 from minibatch.shards import open_shard
 from minibatch.storage import MANIFEST, map_file
@@ -28,11 +29,11 @@ def check_dataset(path: str | os.PathLike[str], progress: Callable[[Shard], None
     """All that is wrong with the data set in `path`; an empty list if nothing is.
 
     Reads everything: the manifest's own digest, each shard's size and digest, its Arrow structure, schema, row counts,
-    buffers, offsets, text and nulls, and the fingerprint of the content. `progress` is called after each shard.
+    buffers, offsets, text and nulls, and the fingerprint of the content. Files that others wrote, which have no
+    manifest, have no digests to compare: of them the rest is checked. `progress` is called after each shard.
     """
-    folder = Path(path)
     try:
-        manifest = read_manifest(folder)
+        folder, manifest = manifest_at(Path(path))
         fields = fields_of(manifest.schema)
     except (DatasetError, OSError) as error:
         return [Problem(shard=MANIFEST, what=str(error))]
@@ -45,10 +46,15 @@ def check_dataset(path: str | os.PathLike[str], progress: Callable[[Shard], None
             problems.extend(Problem(shard=shard.file, what=what) for what in found)
         if progress is not None:
             progress(shard)
-    if fingerprint is not None and fingerprint.hexdigest() != manifest.fingerprint:
+    if fingerprint is not None and manifest.fingerprint not in ("", fingerprint.hexdigest()):
         what = f"the content has the fingerprint {fingerprint.hexdigest()}, the manifest says {manifest.fingerprint}"
         problems.append(Problem(shard=None, what=what))
     return problems
+
+
+def manifest_at(path: Path) -> tuple[Path, Manifest]:
+    """The folder and the manifest of the data set at `path`; for files of others, one without digests."""
+    return read_foreign(path) if is_foreign(path) else (path, read_manifest(path))
 
 
 def check_shard(
@@ -58,22 +64,16 @@ def check_shard(
     found: list[str] = []
     try:
         content = map_file(folder / shard.file, shard.bytes)
-        digest = xxhash.xxh3_128_hexdigest(content)
+        digest = xxhash.xxh3_128_hexdigest(content) if shard.digest else ""
         if digest != shard.digest:
             found.append(f"its bytes have the digest {digest}, the manifest says {shard.digest}: they were changed")
         opened = open_shard(folder, shard, manifest.schema)
         for number, batch in enumerate(opened):
             batch.validate(full=True)
-            for column, field in columns_of(batch, fields, f"chunk {number}"):
-                leaf_buffers(column, field, f"chunk {number}")
+            checked_leaves(batch, fields, f"chunk {number}", {})
         if fingerprint is not None and not found:
             for number, batch in enumerate(opened):
-                fingerprint.update([column for column, _ in columns_of(batch, fields, f"chunk {number}")])
+                fingerprint.update(checked_leaves(batch, fields, f"chunk {number}", {}))
     except (DatasetError, OSError, pa.ArrowException) as error:
         found.append(str(error))
     return found
-
-
-def columns_of(batch: pa.RecordBatch, fields: list[Field], where: str) -> Iterator[tuple[pa.Array, Field]]:
-    """The readable column of each field."""
-    return ((readable(batch.column(field.column), field, where, {}), field) for field in fields)

@@ -6,7 +6,7 @@ A shard is mapped, and everything about it checked, when a row of it is first as
 
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minibatch.buffers import Nulls, leaf_buffers, readable
+from minibatch.buffers import Nulls, checked_leaves, leaf_buffers, readable
 from minibatch.columns import Field
 from minibatch.errors import DamagedDatasetError
 from minibatch.kernels import gather
@@ -65,7 +65,7 @@ class Chunks:
         # One table for the addresses of all leaves, so that one kernel can gather them all.
         leaves = [(name, leaf) for name, field in fields.items() for leaf in field.leaves]
         self.addresses = np.zeros((len(leaves), len(rows)), np.uint64)
-        self.leaves: dict[str, tuple[LeafTable, ...]] = {name: () for name in fields}
+        self.leaves: dict[str, tuple[LeafTable, ...]] = dict.fromkeys(fields, ())
         for number, (name, leaf) in enumerate(leaves):
             table = LeafTable(
                 number=number,
@@ -75,7 +75,8 @@ class Chunks:
                 offset_bytes=tuple(np.zeros(len(rows), np.int64) for _ in range(leaf.levels)),
             )
             self.leaves[name] = (*self.leaves[name], table)
-        self.mapped = np.zeros(len(rows), np.bool_)
+        self.mapped = rows == 0  # nobody asks for a chunk without rows
+        self._used: dict[str, Field] = {}  # the fields that somebody reads: the others may be as they are
         self._all_mapped = False
         self._held: list[Any] = []  # mapped memory lives as long as these
         self._decoding: dict[int, OpenShard] = {}  # shards whose chunks are copied one by one
@@ -90,6 +91,15 @@ class Chunks:
     def name(self) -> str:
         """The folders, for messages."""
         return ", ".join(str(place.folder) for place in self.places)
+
+    def use(self, fields: Iterable[Field]) -> None:
+        """Look at these fields too in every chunk that is mapped from now on."""
+        with self._lock:
+            new = {field.name: field for field in fields if field.name not in self._used}
+            if new:
+                self._used |= new
+                self.mapped[:] = np.diff(self.starts) == 0
+                self._all_mapped = False
 
     def locate(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """The chunk of each row, int32 (n,), all of them mapped and checked when this returns."""
@@ -120,18 +130,14 @@ class Chunks:
             raise DamagedDatasetError(f"{place.folder} was written anew since it was opened: open it again")
         return opened
 
-    def fingerprint(self) -> str:
-        """The digest of the content of all fields, read through once."""
-        fields = list(self.fields.values())
+    def fingerprint(self, names: Sequence[str] | None = None) -> str:
+        """The digest of the content of the fields `names` (None: of all), read through once."""
+        fields = [field for name, field in self.fields.items() if names is None or name in names]
         digest = Fingerprint(fields)
         for index in range(len(self._shards)):
             opened = self.open(index)
             for number, batch in enumerate(opened):
-                where = f"{opened.where}, chunk {number}"
-                columns = [readable(batch.column(field.column), field, where, self.nulls) for field in fields]
-                for field, column in zip(fields, columns, strict=True):
-                    leaf_buffers(column, field, where)  # or damage would be digested
-                digest.update(columns)
+                digest.update(checked_leaves(batch, fields, f"{opened.where}, chunk {number}", self.nulls))
         return digest.hexdigest()
 
     def _map(self, chunk: int) -> None:
@@ -153,7 +159,7 @@ class Chunks:
     def _fill(self, opened: OpenShard, first: int, number: int) -> bool:
         """Fill the tables for one chunk; False if something of it had to be copied into memory."""
         batch = opened.chunk(number)
-        direct, where = opened.is_mapped(batch), f"{opened.where}, chunk {number}"
+        direct, where = opened.is_mapped(batch.columns), f"{opened.where}, chunk {number}"
         if not direct and not self._decoding:
             warnings.warn(
                 f"{opened.where} is compressed: chunks are decompressed into memory as they are read; "
@@ -161,13 +167,11 @@ class Chunks:
                 stacklevel=2,
             )
         self._held.append(batch)
-        for name, field in self.fields.items():
-            stored = batch.column(field.column)
-            column = readable(stored, field, where, self.nulls)
-            if column is not stored:
-                self._held.append(column)
-                direct = direct and bool(field.leaves[0].path)  # a field of a struct lies where it lay
-            for table, buffers in zip(self.leaves[name], leaf_buffers(column, field, where), strict=True):
+        for name, field in self._used.items():
+            columns = readable(batch.column(field.column), field, where, self.nulls)
+            self._held.append(columns)
+            direct = direct and opened.is_mapped(columns)
+            for table, buffers in zip(self.leaves[name], leaf_buffers(columns, field, where), strict=True):
                 at = first + number
                 table.data[at] = buffers.data
                 if len(table.first_bits):

@@ -9,17 +9,19 @@
 | fixed_size_binary(w), uuid | uint8 (n, w) | fixed |
 | string, binary, json | object: str or bytes | bytes |
 | list of any of these, and lists of such lists | `Ragged` | list |
-| struct of `indices` and `values`, with metadata `sparse_width` | `Sparse`; lists of it: `Ragged` of `Sparse` | sparse |
-| struct | its fields, with dotted names | |
+| struct of `indices` and `values`, with metadata `sparse_width`, | `Sparse` | sparse |
+| and lists of it | `Ragged` of `Sparse` | sparse |
+| struct | its fields, with dotted names; of a list of structs, lists | |
 
 The large and view forms of strings, binaries and lists count as the plain ones; dictionary- and run-end-encoded columns
-as their values; other extension types as what they are stored as. Anything else is refused when a data set is opened,
-with the name of the field and what to do.
+as their values; other extension types as what they are stored as (bool8 as int8). Anything else is refused when a data
+set is opened, with the name of the field and what to do. Nulls: see `buffers.NullMask`.
 """
 
 import math
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,12 +33,13 @@ FIXED, BITS, BYTES, LIST, SPARSE = "fixed", "bits", "bytes", "list", "sparse"
 ARROW_METADATA = "ARROW:"  # how Arrow itself notes extension types in a field's metadata
 SPARSE_WIDTH = "sparse_width"  # the field metadata that make a struct of indices and values a sparse vector
 SPARSE_PARTS = ("indices", "values")
+WIDTH = re.compile("[0-9]{1,18}")
 VALID = ".valid"  # what is added to a field's name for the mask of its nulls
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leaf:
-    """Where numbers lie: items of `dtype` and `shape`, below `levels` of offsets; `path` leads there through structs."""
+    """Where numbers lie: items of `dtype` and `shape` below `levels` of offsets; `path` leads there through structs."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -69,7 +72,7 @@ class Field:
 
     name: str
     dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = ()
     arrow_type: pa.DataType
     layout: str
     is_text: bool = False
@@ -175,6 +178,7 @@ def time_name(kind: pa.DataType) -> str:
 
 def row_shape(kind: pa.DataType, name: str) -> tuple[int, ...]:
     """The shape of one row of type `kind`."""
+    kind = plain_type(kind)
     if isinstance(kind, pa.FixedShapeTensorType):
         if kind.permutation is not None and list(kind.permutation) != list(range(len(kind.shape))):
             raise SchemaError(
@@ -188,20 +192,18 @@ def row_shape(kind: pa.DataType, name: str) -> tuple[int, ...]:
 
 def leaf_dtype(kind: pa.DataType) -> np.dtype[Any] | None:
     """The dtype of elements of this type; None if it has none."""
-    if isinstance(kind, pa.FixedShapeTensorType) and not (
-        pa.types.is_boolean(kind.value_type) or is_number(kind.value_type)
-    ):
-        return None
-    while pa.types.is_fixed_size_list(kind):
+    kind = plain_type(kind)
+    if pa.types.is_fixed_size_list(kind):
+        return leaf_dtype(kind.value_type)
+    if isinstance(kind, pa.FixedShapeTensorType):
         kind = kind.value_type
-    element = element_type(kind) if isinstance(kind, pa.FixedShapeTensorType) else kind
-    if pa.types.is_fixed_size_binary(element):
+    elif pa.types.is_fixed_size_binary(kind):
         return np.dtype(np.uint8)
-    if pa.types.is_boolean(element):
+    if pa.types.is_boolean(kind):
         return np.dtype(np.bool_)
-    if pa.types.is_temporal(element) and is_number(element):
-        return np.dtype(f"int{element.bit_width}")
-    return np.dtype(element.to_pandas_dtype()) if is_number(element) else None
+    if not is_number(kind):
+        return None
+    return np.dtype(f"int{kind.bit_width}" if pa.types.is_temporal(kind) else kind.to_pandas_dtype())
 
 
 def metadata_of(arrow_field: pa.Field) -> dict[str, str]:
@@ -225,66 +227,102 @@ def field_of(arrow_field: pa.Field) -> Field:
     return fields[0]
 
 
-def fields_in(arrow_field: pa.Field) -> Iterator[Field]:
-    """The fields of an Arrow column: one, or those of a struct with dotted names; raises `SchemaError` for others."""
-    kind, metadata = arrow_field.type, metadata_of(arrow_field)
-    yield from walk(kind, arrow_field.name, arrow_field.name, (), 0, metadata)
+def fields_in(arrow_field: pa.Field, refused: dict[str, SchemaError] | None = None) -> Iterator[Field]:
+    """The fields of an Arrow column: one, or those of a struct with dotted names.
+
+    What cannot be trained on raises `SchemaError`; with `refused` the errors go there, by name, and the rest is given.
+    """
+    name = arrow_field.name
+    try:
+        yield from below(Position(column=name, name=name), arrow_field.type, metadata_of(arrow_field), refused)
+    except SchemaError as error:
+        if refused is None:
+            raise
+        refused[name] = error
 
 
-def walk(
-    kind: pa.DataType, column: str, name: str, path: tuple[str, ...], depth: int, metadata: dict[str, str]
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """A place in the type of a column, below structs (`path`) and lists (`depth`), and the `name` that it has there."""
+
+    column: str
+    name: str
+    path: tuple[str, ...] = ()
+    depth: int = 0
+
+
+def below(
+    place: Position, kind: pa.DataType, metadata: dict[str, str], refused: dict[str, SchemaError] | None
 ) -> Iterator[Field]:
-    """`fields_in` below a part of the column: `path` through structs, `depth` lists."""
+    """`fields_in` of what lies at a place and below it."""
     whole, kind = kind, plain_type(kind)
-    if pa.types.is_list(kind) and depth < 2:
-        yield from walk(kind.value_type, column, name, path, depth + 1, metadata)
-        return
-    if pa.types.is_struct(kind) and SPARSE_WIDTH in metadata and not path:
-        yield sparse_field(kind, column, depth, metadata)
-        return
-    if pa.types.is_struct(kind) and kind.num_fields:
+    if pa.types.is_list(kind) and place.depth < 2:
+        yield from below(replace(place, depth=place.depth + 1), kind.value_type, metadata, refused)
+    elif pa.types.is_struct(kind) and SPARSE_WIDTH not in metadata and kind.num_fields:
         for child in kind:
-            yield from walk(
-                child.type, column, f"{name}.{child.name}", (*path, child.name), depth, metadata_of(child)
-            )
-        return
-    text = pa.types.is_string(kind)
-    if text or pa.types.is_binary(kind):
-        dtype, shape, leaf = np.dtype(object), (), Leaf(dtype=np.dtype("u1"), shape=(), levels=depth + 1, path=path)
+            inner = replace(place, name=f"{place.name}.{child.name}", path=(*place.path, child.name))
+            try:
+                yield from below(inner, child.type, metadata_of(child), refused)
+            except SchemaError as error:
+                if refused is None:
+                    raise
+                refused[inner.name] = error
+    elif pa.types.is_struct(kind) and SPARSE_WIDTH in metadata:
+        yield sparse_field(place, kind, metadata)
     else:
-        found, shape = leaf_dtype(kind), row_shape(kind, name)
-        if found is None:
-            raise SchemaError(
-                f"field {name!r} has type {whole}, which cannot be read as an array: convert it to numbers, "
-                f"fixed-shape tensors, lists of those, text or bytes, or leave it out (fields=…)"
-            )
-        dtype, leaf = found, Leaf(dtype=found, shape=shape, levels=depth, path=path)
-    layout = LIST if depth else BYTES if dtype == object else BITS if leaf.bits else FIXED
-    yield Field(
-        name=name, dtype=dtype, shape=shape, arrow_type=kind, layout=layout, is_text=text, metadata=metadata, depth=depth,
-        column=column, leaves=(leaf,),
-    )  # fmt: skip
+        yield array_field(place, kind, whole, metadata)
 
 
-def sparse_field(kind: pa.DataType, name: str, depth: int, metadata: dict[str, str]) -> Field:
+def array_field(place: Position, kind: pa.DataType, whole: pa.DataType, metadata: dict[str, str]) -> Field:
+    """The field of what is no struct and stands in no more lists than `place` says."""
+    is_text = pa.types.is_string(kind)
+    if is_text or pa.types.is_binary(kind):
+        leaf = Leaf(dtype=np.dtype(np.uint8), shape=(), levels=place.depth + 1, path=place.path)
+        return field_at(place, (leaf,), dtype=np.dtype(object), arrow_type=kind, is_text=is_text, metadata=metadata)
+    dtype, shape = leaf_dtype(kind), row_shape(kind, place.name)
+    if dtype is None:
+        raise SchemaError(
+            f"field {place.name!r} has type {whole}, which cannot be read as an array: convert it to numbers, text, "
+            f"bytes, fixed-shape tensors, or lists of those nested at most once, or leave it out (fields=…)"
+        )
+    leaf = Leaf(dtype=dtype, shape=shape, levels=place.depth, path=place.path)
+    return field_at(place, (leaf,), dtype=dtype, shape=shape, arrow_type=kind, metadata=metadata)
+
+
+def sparse_field(place: Position, kind: pa.DataType, metadata: dict[str, str]) -> Field:
     """The field of a struct of indices and values."""
     parts = {child.name: plain_type(child.type) for child in kind}
     width = metadata[SPARSE_WIDTH]
     lists = set(parts) == set(SPARSE_PARTS) and all(pa.types.is_list(part) for part in parts.values())
     elements = [plain_type(parts[part].value_type) for part in SPARSE_PARTS] if lists else []
     dtypes = [leaf_dtype(element) for element in elements]
-    lists &= all(dtype is not None for dtype in dtypes)  # `None in dtypes` holds for float64: NumPy's default dtype
-    if not lists or not pa.types.is_integer(elements[0]) or not width.isdecimal() or depth > 1:
+    lists = lists and all(is_number(each) or pa.types.is_boolean(each) for each in elements)
+    if not lists or not pa.types.is_integer(elements[0]) or not WIDTH.fullmatch(width) or place.depth > 1:
         raise SchemaError(
-            f"field {name!r} has {SPARSE_WIDTH} {width!r} and type {kind}: expected struct<indices: list<integer>, "
-            f"values: list<number>> and a number, at most in one list"
+            f"field {place.name!r} has {SPARSE_WIDTH} {width!r} and type {kind}: expected struct<indices: "
+            f"list<integer>, values: list<number>> and a number, at most in one list"
         )
     leaves = tuple(
-        Leaf(dtype=dtype, shape=(), levels=depth + 1, path=(part,))
+        Leaf(dtype=dtype, shape=(), levels=place.depth + 1, path=(*place.path, part))
         for part, dtype in zip(SPARSE_PARTS, dtypes, strict=True)
         if dtype is not None
     )
-    return Field(
-        name=name, dtype=leaves[1].dtype, shape=(), arrow_type=kind, layout=SPARSE, metadata=metadata, depth=depth,
-        width=int(width), column=name, leaves=leaves,
-    )  # fmt: skip
+    return field_at(
+        place, leaves, dtype=leaves[1].dtype, arrow_type=kind, metadata=metadata, width=int(width), layout=SPARSE
+    )
+
+
+def field_at(place: Position, leaves: tuple[Leaf, ...], *, layout: str = "", **rest: Any) -> Field:
+    """A field that lies at a place, stored as its leaf says unless `layout` does."""
+    first = leaves[0]
+    plain = LIST if place.depth else BYTES if first.levels else BITS if first.bits else FIXED
+    where: dict[str, Any] = {"name": place.name, "column": place.column, "depth": place.depth}
+    return Field(**where, leaves=leaves, layout=layout or plain, **rest)
+
+
+def mask_of(field: Field) -> Field:
+    """The field `<name>.valid`: for each element of `field` whether it is there, and not null."""
+    path = field.leaves[0].path[:-1] if field.layout == SPARSE else field.leaves[0].path
+    leaf = Leaf(dtype=np.dtype(np.bool_), shape=field.shape, levels=field.depth, path=path)
+    place = Position(column=field.column, name=field.name + VALID, path=path, depth=field.depth)
+    return field_at(place, (leaf,), dtype=leaf.dtype, shape=field.shape, arrow_type=pa.bool_(), is_mask=True)

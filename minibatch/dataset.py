@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minibatch.buffers import NullMask, Nulls
+from minibatch.buffers import NullMask, Nulls, fill_of
 from minibatch.chunks import Chunks, Place
-from minibatch.columns import BITS, VALID, Field, Leaf
+from minibatch.columns import Field, mask_of
 from minibatch.errors import DatasetError, SchemaError
 from minibatch.foreign import is_foreign, read_foreign
 from minibatch.gathering import Column, Gathering
@@ -110,7 +110,7 @@ class Dataset:
             [Part(chunks=chunks, fields=found)],
             rows=manifest.rows,
             chunk_rows=manifest.chunk_rows,
-            fingerprint=lambda: manifest.fingerprint or chunks.fingerprint(),
+            fingerprint=lambda: manifest.fingerprint or chunks.fingerprint(fields),
             reopen=(Dataset.open, (os.path.abspath(path), fields, nulls)),
             name=str(path),
         )
@@ -126,7 +126,8 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """The digest of schema and content: 32 hexadecimal digits. Files without a manifest are read for it, once."""
+        """The digest of schema and content: 32 hexadecimal digits. Files without a manifest are read for it, once, as
+        far as `fields` was given when they were opened."""
         if not isinstance(self._fingerprint, str):
             self._fingerprint = self._fingerprint()
         return self._fingerprint
@@ -203,6 +204,7 @@ class Dataset:
         for part in self.parts:
             here = [name for name in names if name in part.fields]
             if here:
+                part.chunks.use(part.fields[name] for name in here)
                 stored = self.stored_rows(part, rows)
                 chunks = part.chunks.locate(stored)
                 for name in here:
@@ -240,10 +242,8 @@ def readable_fields(manifest: Manifest, wanted: Sequence[str] | None, nulls: Nul
             raise refused[name]
     for name, policy in nulls.items():
         field = fields[known(name, fields, "this data set: nulls= names fields")]
+        fill_of(field, policy)  # which refuses what its type cannot hold
         if isinstance(policy, NullMask):
-            mask = Leaf(dtype=np.dtype(np.bool_), shape=(), levels=0, path=field.leaves[0].path)
-            fields[name + VALID] = Field(
-                name=name + VALID, dtype=mask.dtype, shape=(), arrow_type=field.arrow_type, layout=BITS,
-                column=field.column, leaves=(mask,), is_mask=True,
-            )  # fmt: skip
+            mask = mask_of(field)
+            fields[mask.name] = mask
     return fields

@@ -9,12 +9,14 @@ import pyarrow as pa
 
 from minibatch.errors import DamagedDatasetError, DatasetError, SchemaError
 from minibatch.manifest import Manifest, Shard, pack_chunks
-from minibatch.shards import open_content
+from minibatch.record_batches import open_content
+from minibatch.shards import same_fields
 from minibatch.storage import LOCK, MANIFEST
 
 SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
 OURS = re.compile(r"shard-\d+\.arrow(\..*)?")
 HUGGING_FACE = "state.json"  # of `datasets.Dataset.save_to_disk`: names its files in order
+FEATHER_1 = b"FEA1"
 SPLITS = "dataset_dict.json"  # of `DatasetDict.save_to_disk`: a folder for each split
 
 
@@ -40,13 +42,15 @@ def read_foreign(path: Path) -> tuple[Path, Manifest]:
     schema: pa.Schema | None = None
     for name in names:
         shard, found = read_file(folder, name)
-        if schema is not None and not found.equals(schema, check_metadata=True):
-            raise SchemaError(f"{name} in {folder} has the schema {found}, {names[0]} has {schema}: convert them")
+        if schema is not None and not same_fields(found, schema):
+            raise SchemaError(
+                f"{name} in {folder} has the fields {told(found)}, {names[0]} has {told(schema)}: convert them"
+            )
         schema = found
         shards.append(shard)
     if schema is None:
         raise DatasetError(f"{folder} has no Arrow files")
-    chunk_rows = max((rows for shard in shards for rows, _ in shard.runs), default=1)
+    chunk_rows = max((rows for shard in shards for rows, _ in shard.runs if rows), default=1)
     rows = sum(shard.rows for shard in shards)
     return folder, Manifest(
         schema=schema, rows=rows, chunk_rows=chunk_rows, shards=tuple(shards), fingerprint="", created_by="Arrow files"
@@ -71,11 +75,14 @@ def read_file(folder: Path, name: str) -> tuple[Shard, pa.Schema]:
     where = f"{name} in {folder}"
     try:
         content = pa.memory_map(str(folder / name)).read_buffer()
-        reader, schema = open_content(content)
-        batches = reader if isinstance(reader, list) else map(reader.get_batch, range(reader.num_record_batches))
-        chunks = [batch.num_rows for batch in batches]
-    except (pa.ArrowException, OSError) as error:
+        if content.slice(0, 4).to_pybytes() == FEATHER_1:
+            raise ValueError("it is of Feather's first version; pyarrow.feather reads it, and writes today's")
+        _, rows, schema = open_content(content)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DamagedDatasetError(f"{where} is not a readable Arrow file or stream: {error}") from None
-    if 0 in chunks:
-        raise DatasetError(f"{where} has an empty chunk (record batch): convert it")
-    return Shard(file=name, rows=sum(chunks), bytes=content.size, digest="", runs=pack_chunks(chunks)), schema
+    return Shard(file=name, rows=sum(rows), bytes=content.size, digest="", runs=pack_chunks(rows)), schema
+
+
+def told(schema: pa.Schema) -> str:
+    """The fields of a schema for a message."""
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)

@@ -6,8 +6,10 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from minibatch.buffers import refuse_indices
 from minibatch.chunks import Chunks, LeafTable
 from minibatch.columns import BITS, FIXED, SPARSE, Field, Leaf
 from minibatch.errors import DamagedDatasetError
@@ -43,23 +45,25 @@ def objects(values: Ragged, field: Field) -> Any:
     """Text or bytes as an object array; lists of them as a Ragged of such an array."""
     if isinstance(values.values, Ragged):
         return Ragged(objects(values.values, field), values.offsets)
-    out = np.empty(len(values), object)
-    marks, data = values.offsets.tolist(), values.values.tobytes()
-    for i in range(len(out)):
-        value = data[marks[i] : marks[i + 1]]
-        out[i] = decoded(value, field) if field.is_text else value
-    return out
-
-
-def decoded(value: bytes, field: Field) -> str:
-    """The text that `value` holds."""
+    buffers = [None, pa.py_buffer(values.offsets), pa.py_buffer(values.values)]
+    column = pa.Array.from_buffers(pa.large_string() if field.is_text else pa.large_binary(), len(values), buffers)
     try:
-        return value.decode()
-    except UnicodeDecodeError as error:
-        raise DamagedDatasetError(
-            f"field {field.name!r} has text that is not UTF-8 ({error}): {value[:40]!r}; "
-            f"store it as bytes, or run `minibatch check` on the data set"
-        ) from None
+        return column.to_numpy(zero_copy_only=False)
+    except pa.ArrowException:
+        raise text_error(values, field) from None
+
+
+def text_error(values: Ragged, field: Field) -> DamagedDatasetError:
+    """What to raise for texts of which one is none."""
+    for value in values:
+        try:
+            value.tobytes().decode()
+        except UnicodeDecodeError as error:
+            return DamagedDatasetError(
+                f"field {field.name!r} has text that is not UTF-8 ({error}): {value.tobytes()[:40]!r}; "
+                f"store it as bytes, or run `minibatch check` on the data set"
+            )
+    raise AssertionError("Arrow refuses text that Python can decode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Gathering:
         self.table = table
         self.fields = fields
         stored = list(fields.values())
+        table.use(stored)
         self.fixed = [i for i, field in enumerate(stored) if field.layout == FIXED and field.row_bytes]
         self.which = np.array([table.leaves[stored[i].name][0].number for i in self.fixed], np.int64)
         self.row_bytes = np.array([stored[i].row_bytes for i in self.fixed], np.int64)
@@ -133,9 +138,8 @@ class Gathering:
         if field.layout != SPARSE:
             values, offsets = leaves[0]
             return nest(values, offsets)
-        (indices, offsets), (values, others) = leaves
-        if not np.array_equal(offsets[-1], others[-1]):
-            raise DamagedDatasetError(f"field {field.name!r} has rows with more indices than values, or fewer")
+        (indices, offsets), (values, _) = leaves
+        refuse_indices(indices, field, f"field {field.name!r}")
         return nest(Sparse(indices, values, offsets[-1], field.width), offsets[:-1])
 
     def _leaf(

@@ -186,8 +186,8 @@ def own(column: pa.Array) -> pa.Array:
     return pa.concat_arrays([column, column.slice(0, 0)])
 
 
-def field_columns(columns: list[pa.Array], schema: pa.Schema, fields: list[Field], where: str) -> list[pa.Array]:
-    """What lies below each field in the columns of a schema, as a fingerprint takes it."""
+def field_columns(columns: list[pa.Array], schema: pa.Schema, fields: list[Field], where: str) -> list[list[pa.Array]]:
+    """The leaves of each field in the columns of a schema, as a fingerprint takes them."""
     return [readable(columns[schema.get_field_index(field.column)], field, where, {}) for field in fields]
 
 

@@ -82,8 +82,8 @@ class Journal:
 def line_of(document: Mapping[str, Any]) -> bytes:
     """A line of the journal: the digest of a document, and the document.
 
-    >>> len(line_of({"a": 1})), line_of({"a": 1})[32:]
-    (41, b' {"a":1}\n')
+    >>> len(line_of({"a": 1})), line_of({"a": 1})[33:40]
+    (41, b'{"a":1}')
     """
     text = canonical(document)
     return xxhash.xxh3_128_hexdigest(text).encode() + b" " + text + b"\n"

@@ -11,9 +11,10 @@ from minibatch.columns import LIST
 from minibatch.dataset import Dataset
 from minibatch.errors import SchemaError
 from minibatch.fetch import Fetcher
+from minibatch.lanes import LaneAxis
 from minibatch.length_groups import LengthGroups, make_grouped_order
 from minibatch.mixture import Mixture
-from minibatch.packing import LaneAxis, PackedAxis
+from minibatch.packing import PackedAxis
 from minibatch.readahead import ReadAhead
 from minibatch.sequences import Lengths, WholeAxis
 from minibatch.timeline import Holes
@@ -95,8 +96,6 @@ def lay_axis(
     refuse_unpackable(mode, fetcher, names)
     if mode == "packed":
         return PackedAxis(lengths, reader, holes, max_samples, checked_integer(block, "block", least=1))
-    if len(holes.starts):
-        raise ValueError('sequences="truncated" skips rows only: skip=[SkipRows([…])]')
     return LaneAxis(lengths, fetcher, holes, max_samples, checked_integer(lanes, "lanes", least=1))
 
 

@@ -6,7 +6,6 @@ does not. The manifest also has a digest of itself and of each file, by which da
 """
 
 import base64
-import dataclasses
 import itertools
 import json
 import re
@@ -21,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from minibatch.buffers import plain_storage
+from minibatch.buffers import wide
 from minibatch.columns import SPARSE, Field, Leaf, fields_in
 from minibatch.errors import DamagedDatasetError, DatasetError, SchemaError, UnfinishedDatasetError
 from minibatch.storage import MANIFEST, write_atomically
@@ -226,12 +225,12 @@ class Fingerprint:
             [[xxhash.xxh3_128() for _ in range(1 + max(1, leaf.levels))] for leaf in field.leaves] for field in fields
         ]
 
-    def update(self, columns: list[pa.Array]) -> None:
-        """Take in the next rows: one Arrow array per field, as `buffers.readable` gives it, of equal lengths."""
-        for field, column, streams in zip(self.fields, columns, self._streams, strict=True):
-            for leaf, (values, *lengths) in zip(field.leaves, streams, strict=True):
+    def update(self, columns: list[list[pa.Array]]) -> None:
+        """Take in the next rows: for each field its leaves, as `buffers.readable` gives them, of equal lengths."""
+        for field, leaves, streams in zip(self.fields, columns, self._streams, strict=True):
+            for leaf, column, (values, *lengths) in zip(field.leaves, leaves, streams, strict=True):
                 feed(column, field, leaf, values, lengths)
-        self.rows += len(columns[0])
+        self.rows += len(columns[0][0]) if columns else 0
 
     def hexdigest(self) -> str:
         """The fingerprint of all rows so far: 32 hexadecimal digits."""
@@ -241,61 +240,45 @@ class Fingerprint:
 
 
 def feed(column: pa.Array, field: Field, leaf: Leaf, values: Any, lengths: list[Any]) -> None:
-    """Add the rows of one leaf of a column to the stream of its values and those of its lengths."""
-    path = list(leaf.path) if field.layout == SPARSE else []
-    for level in range(leaf.levels - field.is_bytes):
-        if pa.types.is_struct(column.type):
-            column = column.field(column.type.get_field_index(path.pop(0)))
-        lengths[level].update(np.diff(column.offsets.to_numpy()).astype("<i8").data)
+    """Add the rows of one leaf to the stream of its values, and to those of its lengths, from the outside."""
+    for stream in lengths[: leaf.levels - field.is_bytes]:
+        stream.update(np.diff(column.offsets.to_numpy()).astype("<i8").data)
         column = column.flatten()
-    if field.is_bytes:
-        wide = column.cast(pa.large_binary() if not field.is_text else pa.large_string())
-        if not len(wide):
-            return
-        marks = np.frombuffer(wide.buffers()[1], "<i8", len(wide) + 1, wide.offset * 8)
-        lengths[leaf.levels - 1].update(np.diff(marks).data)
+    if not field.is_bytes:
+        is_index = field.layout == SPARSE and leaf is field.leaves[0]
+        values.update(flat_values(column.cast(pa.int64()) if is_index else column).view(np.uint8))
+    elif len(column):
+        texts = wide(column)
+        marks = np.frombuffer(texts.buffers()[1], "<i8", len(texts) + 1, texts.offset * 8)
+        lengths[-1].update(np.diff(marks).data)
         if marks[-1] > marks[0]:
-            values.update(memoryview(wide.buffers()[2])[marks[0] : marks[-1]])
-        return
-    if leaf.path == ("indices",) and field.layout == SPARSE:
-        column = column.cast(pa.int64())
-        leaf = dataclasses.replace(leaf, dtype=np.dtype(np.int64))
-    values.update(flat_values(column, leaf).view(np.uint8))
+            values.update(memoryview(texts.buffers()[2])[marks[0] : marks[-1]])
 
 
-def flat_values(column: pa.Array, leaf: Leaf) -> Any:
-    """All elements of a fixed-shape column in row-major order: 1-D, contiguous, not copied unless bit-packed."""
-    values = plain_storage(column)
-    while pa.types.is_fixed_size_list(values.type):
-        values = plain_storage(values.flatten())
-    if leaf.bits:
-        return values.to_numpy(zero_copy_only=False)
-    width = leaf.dtype.itemsize
-    if pa.types.is_fixed_size_binary(values.type):
-        width = values.type.byte_width
-    buffer = values.buffers()[1]
-    count = len(values) * width
-    return np.frombuffer(buffer, np.uint8, count, values.offset * width) if count else np.zeros(0, np.uint8)
+def flat_values(column: pa.Array) -> Any:
+    """All elements of a column without lists in row-major order: 1-D, contiguous; bits as bools, others as bytes."""
+    while pa.types.is_fixed_size_list(column.type):
+        column = column.flatten()
+    if pa.types.is_boolean(column.type):
+        return column.to_numpy(zero_copy_only=False)
+    width = column.type.byte_width
+    count = len(column) * width
+    return (
+        np.frombuffer(column.buffers()[1], np.uint8, count, column.offset * width) if count else np.zeros(0, np.uint8)
+    )
 
 
 def fields_of(schema: pa.Schema, unsupported: dict[str, SchemaError] | None = None) -> list[Field]:
     """The fields of a schema in order, structs as their fields with dotted names.
 
     Raises `SchemaError` for a name used twice, and for a type that cannot be read, unless there is a dict that takes
-    the errors of `unsupported` columns by name.
+    the errors of `unsupported` fields by name.
     """
     try:
         twice = [name for name, times in Counter(schema.names).items() if times > 1]
     except UnicodeDecodeError as error:
         raise SchemaError(f"the name of a field is not text: {error}") from None
-    fields: list[Field] = []
-    for arrow_field in schema:
-        try:
-            fields.extend(fields_in(arrow_field))
-        except SchemaError as error:
-            if unsupported is None:
-                raise
-            unsupported[arrow_field.name] = error
+    fields = [field for arrow_field in schema for field in fields_in(arrow_field, unsupported)]
     twice += [name for name, times in Counter(field.name for field in fields).items() if times > 1]
     if twice:
         raise SchemaError(f"the field {twice[0]!r} occurs more than once: rename or leave out all but one")

@@ -1,17 +1,15 @@
 """One shard: an Arrow file or stream, mapped, and its chunks (record batches), checked against the manifest."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from minibatch.errors import DamagedDatasetError
 from minibatch.manifest import Shard
+from minibatch.record_batches import open_content
 from minibatch.storage import map_file
-
-FILE_MAGIC = b"ARROW1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +17,7 @@ class OpenShard:
     """A mapped shard: `chunk(i)` is one of its record batches; `where` names it in messages."""
 
     content: pa.Buffer
-    reader: Any  # of a file: with get_batch; of a stream: its batches
+    batch: Callable[[int], pa.RecordBatch]
     rows: tuple[int, ...]
     where: str
     folder: Path
@@ -30,7 +28,7 @@ class OpenShard:
         Raises `DamagedDatasetError` for anything else.
         """
         try:
-            batch = self.reader[number] if isinstance(self.reader, list) else self.reader.get_batch(number)
+            batch = self.batch(number)
             batch.validate()
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.where, self.folder, error) from error
@@ -47,10 +45,10 @@ class OpenShard:
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return (self.chunk(number) for number in range(len(self)))
 
-    def is_mapped(self, batch: pa.RecordBatch) -> bool:
-        """Whether all of a chunk lies in the mapped file; that of a compressed file was decompressed into memory."""
+    def is_mapped(self, columns: Iterable[pa.Array]) -> bool:
+        """Whether all of these columns lies in the mapped file; what was decoded does not."""
         begin, end = self.content.address, self.content.address + self.content.size
-        buffers = (buffer for column in batch.columns for buffer in buffers_of(column))
+        buffers = (buffer for column in columns for buffer in buffers_of(column))
         return all(begin <= buffer.address < end for buffer in buffers if buffer.size)
 
 
@@ -62,27 +60,23 @@ def open_shard(folder: Path, shard: Shard, schema: pa.Schema) -> OpenShard:
     where = f"{shard.file} in {folder}"
     try:
         content = map_file(folder / shard.file, shard.bytes)
-        reader, found = open_content(content)
-        if not found.equals(schema, check_metadata=True):
+        batch, rows, found = open_content(content)
+        if not same_fields(found, schema):
             raise DamagedDatasetError(
-                f"{where} has the schema {found.names}: {found.types}, "
-                f"the manifest says {schema.names}: {schema.types}"
+                f"{where} has the schema {found.names}: {found.types}, the manifest says {schema.names}: {schema.types}"
             )
-        count = len(reader) if isinstance(reader, list) else reader.num_record_batches
-        if count != shard.num_chunks:
-            raise DamagedDatasetError(f"{where} has {count} chunks, the manifest says {shard.num_chunks}")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if len(rows) != shard.num_chunks:
+            raise DamagedDatasetError(f"{where} has {len(rows)} chunks, the manifest says {shard.num_chunks}")
+    except DamagedDatasetError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise unreadable(where, folder, error) from error
-    return OpenShard(content=content, reader=reader, rows=shard.chunks, where=where, folder=folder)
+    return OpenShard(content=content, batch=batch, rows=shard.chunks, where=where, folder=folder)
 
 
-def open_content(content: pa.Buffer) -> tuple[Any, pa.Schema]:
-    """A reader of the Arrow file or the batches of the Arrow stream in `content`, and its schema."""
-    if content.size >= len(FILE_MAGIC) and content.slice(0, len(FILE_MAGIC)).to_pybytes() == FILE_MAGIC:
-        reader = pa.ipc.open_file(content)
-        return reader, reader.schema
-    stream = pa.ipc.open_stream(content)
-    return list(stream), stream.schema
+def same_fields(one: pa.Schema, other: pa.Schema) -> bool:
+    """Whether two schemas have the same fields with the same metadata; what they note of the whole may differ."""
+    return bool(one.remove_metadata().equals(other.remove_metadata(), check_metadata=True))
 
 
 def unreadable(where: str, folder: Path, error: Exception) -> DamagedDatasetError:

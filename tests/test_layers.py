@@ -45,6 +45,7 @@ LEVEL = {
     "columns": 1,
     "order": 1,
     "memory": 1,
+    "record_batches": 1,
     "sparse": 1,
     "claim": 2,
     "buffers": 2,

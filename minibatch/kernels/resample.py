@@ -165,6 +165,4 @@ def resample(
             if channels == 3:
                 sum_pixels_of_three(line, column_starts, column_counts, column_weights, mirrored[i], rounding, target)
             else:
-                sum_pixels(
-                    line, channels, column_starts, column_counts, column_weights, mirrored[i], rounding, target
-                )
+                sum_pixels(line, channels, column_starts, column_counts, column_weights, mirrored[i], rounding, target)

@@ -8,11 +8,12 @@ from typing import Any
 from torch.utils.data import IterableDataset, get_worker_info
 
 from minibatch import timeline
+from minibatch.axis import border
 from minibatch.batch import Batch
 from minibatch.dataset import Dataset
 from minibatch.errors import CheckpointError
 from minibatch.source import MinibatchSource
-from minibatch.torch.epochs import Epochs, epochs_of
+from minibatch.torch.epochs import Epochs, epochs_of, mode_of
 from minibatch.torch.passes import Passes
 from minibatch.torch.ranks import partition, refuse_splitting_twice
 from minibatch.torch.tensors import TensorForm, Tensors, to_tensors
@@ -42,6 +43,16 @@ def source_of(data: str | os.PathLike[str] | Dataset | MinibatchSource, options:
     if options:
         raise TypeError(f"{sorted(options)} belong to the source: give them to MinibatchSource, or a path here")
     return data
+
+
+def refuse_sequences(source: MinibatchSource) -> None:
+    """Raise ValueError where the minibatches of several workers cannot be read one without the other."""
+    mode = mode_of(source)
+    if mode in ("whole", "truncated"):
+        raise ValueError(
+            f"sequences={mode!r}: where a minibatch begins depends on those before it, so that workers would all read "
+            f'everything: write num_workers=0 (the source reads ahead by itself), or sequences="rows" or "packed"'
+        )
 
 
 class TimelineDataset(IterableDataset[Tensors]):
@@ -123,14 +134,17 @@ class TimelineDataset(IterableDataset[Tensors]):
 
     def _minibatches(self, parts: tuple[int, int]) -> Iterator[Tensors]:
         stop = self.epochs.stop(self.source.nominal_time)
-        while self.source.nominal_time < stop:
+        last: Tensors | None = None
+        while not self.epochs.over(last, self.source.nominal_time, stop):
             batch = self.source.next_minibatch(self.epochs.minibatch_size, *parts)
             if not batch:
                 return
-            yield to_tensors(batch, form=self.form)
+            last = to_tensors(batch, form=self.form)
+            yield last
 
     def _share(self, worker: int, workers: int, parts: tuple[int, int]) -> Iterator[Tensors]:
         """Begin a pass of one worker, of its every `workers`-th minibatch."""
+        refuse_sequences(self.source)
         before = self._passes.count(worker, workers)
         if self._resumed is not None:
             (begin, index), self._resumed = self._resumed, None
@@ -151,8 +165,15 @@ class TimelineDataset(IterableDataset[Tensors]):
             self._worker = begin, index, workers
             tensors = to_tensors(batch, form=self.form)
             tensors.nominal_time, tensors.nominal_end = start, end
-            tensors.sweeps_ended = timeline.sweeps_ended(start, end, len(self.source.dataset))
+            tensors.sweeps_ended = self._sweeps_ended(batch, start, end)
             yield tensors
+
+    def _sweeps_ended(self, batch: Batch, start: int, end: int) -> int | None:
+        if (batch.nominal_time, batch.nominal_end) == (start, end):
+            return batch.sweeps_ended
+        if border(self.source.order) != len(self.source.dataset):
+            return 0  # a mixture has the sweeps of its sources, and none of its own
+        return None if self.epochs.sweep is None else timeline.sweeps_ended(start, end, self.epochs.sweep)
 
     def _minibatch(self, begin: int, index: int, workers: int, parts: tuple[int, int]) -> tuple[Batch, int, int]:
         """Minibatch `index` of the pass from `begin`, with its interval.
@@ -164,7 +185,8 @@ class TimelineDataset(IterableDataset[Tensors]):
         end = min(start + size, self.epochs.end)
         round_start = start - index % workers * size
         count, rank = parts
-        if size % count == 0 and round_start + workers * size <= self.epochs.end:
+        unit = self.source.arguments["block"] or 1  # parts consist of whole blocks
+        if size // unit % count == 0 and round_start + workers * size <= self.epochs.end:
             if self.source.nominal_time != round_start:
                 self.source.seek(round_start)
             part = index % workers * count + rank

@@ -10,15 +10,17 @@ from torch.utils.data import DataLoader
 
 from minibatch.arguments import checked_integer
 from minibatch.dataset import Dataset
+from minibatch.memory import Pool
 from minibatch.source import MinibatchSource
-from minibatch.torch.dataset import TimelineDataset, source_of
+from minibatch.torch.dataset import TimelineDataset, refuse_sequences, source_of
 from minibatch.torch.device import Lane, lane_to
-from minibatch.torch.epochs import epochs_of
+from minibatch.torch.epochs import epochs_of, mode_of
 from minibatch.torch.pinned import PinnedPool
 from minibatch.torch.ranks import partition
 from minibatch.torch.resident import Resident
 from minibatch.torch.tensors import Device, TensorForm, Tensors, refuse_forked, to_tensors
 
+State = dict[str, Any] | None
 AHEAD = 2  # minibatches on their way to a device; one is enough where every step takes as long as its copy
 
 
@@ -74,6 +76,9 @@ class Loader:
             partition(num_data_partitions, partition_index)
         self._form = form
         self._workers = checked_integer(num_workers, "num_workers", least=0)
+        if self._workers:
+            refuse_sequences(self.source)
+        self._rows = mode_of(self.source) == "rows"
         self._worker_options = {
             "multiprocessing_context": multiprocessing_context,
             "prefetch_factor": checked_integer(prefetch_factor, "prefetch_factor", least=1),
@@ -89,8 +94,8 @@ class Loader:
             if self._workers:
                 raise ValueError('cache="device" reads nothing while training: num_workers must be 0')
             self._resident = Resident(self.source, self.device or torch.device("cpu"))
-        self._reading: Iterator[Tensors] | None = None
-        self._coming: deque[tuple[Any, int]] = deque()  # what was sent, and its nominal end
+        self._reading: Iterator[tuple[Tensors, State]] | None = None
+        self._coming: deque[tuple[Any, int, State]] = deque()  # what was sent, and where the source is behind it
         self._expected = -1  # where the source stands if nobody but this loader has moved it
         self._parts = (1, 0)
 
@@ -101,7 +106,8 @@ class Loader:
     def __iter__(self) -> Iterator[Tensors]:
         parts = partition(*self._given)
         stop = self._epochs.stop(self.source.nominal_time)
-        while self.source.nominal_time < stop:
+        tensors: Tensors | None = None
+        while not self._epochs.over(tensors, self.source.nominal_time, stop):
             tensors = self._next(parts)
             if tensors is None:
                 return
@@ -121,9 +127,11 @@ class Loader:
         self._fill()
         if not self._coming:
             return None
-        sent, end = self._coming.popleft()
+        sent, end, state = self._coming.popleft()
         tensors = self._lane.receive(sent)
-        if self.source.nominal_time != end:
+        if state is not None:
+            self.source.restore_from_checkpoint(state)
+        elif self.source.nominal_time != end:
             self.source.seek(end)
         self._expected = end
         return tensors
@@ -132,9 +140,10 @@ class Loader:
         """Have `ahead` minibatches on their way besides the next one."""
         while self._reading is not None and len(self._coming) <= self._ahead:
             try:
-                tensors = next(self._reading, None)
-                if tensors is None:
+                found = next(self._reading, None)
+                if found is None:
                     return
+                tensors, state = found
                 sent = self._lane.send(tensors)
             except Exception:
                 self._reading = None  # what could not be read is tried again, and fails again, when its turn comes
@@ -142,13 +151,13 @@ class Loader:
                     return
                 raise
             assert tensors.nominal_end is not None
-            self._coming.append((sent, tensors.nominal_end))
+            self._coming.append((sent, tensors.nominal_end, state))
 
     def _start(self, time: int, parts: tuple[int, int]) -> None:
         """Read from `time` on."""
         self._stop()
         self._parts, self._expected = parts, time
-        self._reading = self._read(time, parts)
+        self._reading = self._read(parts)
 
     def _stop(self) -> None:
         self._coming.clear()
@@ -157,16 +166,15 @@ class Loader:
         if close is not None:
             close()
 
-    def _read(self, time: int, parts: tuple[int, int]) -> Iterator[Tensors]:
-        """Minibatches from `time` to the end of the axis, read by whoever reads for this loader."""
+    def _read(self, parts: tuple[int, int]) -> Iterator[tuple[Tensors, State]]:
+        """Minibatches from where the source stands to the end of the axis, read by whoever reads for this loader."""
         if not self._workers and not self._ahead:
-            return self._minibatches(self.source, parts)
-        pool = PinnedPool() if self.device is not None and self.device.type == "cuda" and not self._workers else None
-        more: dict[str, Any] = {} if pool is None else {"pool": pool}
-        source = MinibatchSource(self.source.dataset, **self.source.arguments, **more)
-        source.seek(time)
+            return self._minibatches(self.source, parts, with_state=False)
+        on_gpu = self.device is not None and self.device.type == "cuda"
+        source = twin_of(self.source, PinnedPool() if on_gpu and not self._workers else None)
         if not self._workers:
-            return self._minibatches(source, parts)
+            # Behind sequences a source is found again at once by its state, and by the time alone not always.
+            return self._minibatches(source, parts, with_state=not self._rows)
         count, index = parts
         dataset = TimelineDataset(
             source,
@@ -176,11 +184,14 @@ class Loader:
             partition_index=index,
             form=self._form,
         )
-        return iter(DataLoader(dataset, batch_size=None, num_workers=self._workers, **self._worker_options))
+        loader = DataLoader(dataset, batch_size=None, num_workers=self._workers, **self._worker_options)
+        return ((tensors, None) for tensors in loader)
 
-    def _minibatches(self, source: MinibatchSource, parts: tuple[int, int]) -> Iterator[Tensors]:
+    def _minibatches(
+        self, source: MinibatchSource, parts: tuple[int, int], with_state: bool
+    ) -> Iterator[tuple[Tensors, State]]:
         for batch in source.minibatches(self._minibatch_size, *parts):
-            yield to_tensors(batch, form=self._form)
+            yield to_tensors(batch, form=self._form), source.state_dict() if with_state else None
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing, unless the source stands at time 0: then go to where `epoch` begins.
@@ -206,3 +217,11 @@ class Loader:
 
     def __repr__(self) -> str:
         return f"Loader({self.source!r}, minibatch_size={self._minibatch_size}, device={self.device})"
+
+
+def twin_of(source: MinibatchSource, pool: Pool | None) -> MinibatchSource:
+    """Another source of the same data, where this one stands, that reads into memory of `pool`."""
+    _, (data, arguments, state) = source.__reduce__()
+    twin = MinibatchSource(data, **arguments, pool=pool)
+    twin.restore_from_checkpoint(state)
+    return twin

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from minibatch import timeline
-from minibatch.columns import BITS, FIXED
+from minibatch.axis import border
 from minibatch.errors import SchemaError
 from minibatch.source import MinibatchSource
+from minibatch.torch.epochs import mode_of
 from minibatch.torch.tensors import TensorForm, Tensors, as_tensor
 
 LOADED_BYTES = 64 << 20  # read from the shards at a time, so that loading takes little memory here
@@ -32,9 +33,14 @@ class Resident:
                 'cache="device" leaves out what runs on the host, and this source has transforms: write them as '
                 "operations on the tensors, or leave out the cache"
             )
-        fields = source.dataset.select(arguments["fields"])
+        fields = [source.dataset.fields[name] for name in source.dataset.select(arguments["fields"])]
+        if mode_of(source) != "rows":
+            raise ValueError(
+                f'cache="device" with sequences={arguments["sequences"]!r}: only rows of fixed size are picked on the '
+                f'device; write sequences="rows" and name fields without lists'
+            )
         for field in fields:
-            if field.layout not in (FIXED, BITS):
+            if field.varies:
                 raise SchemaError(
                     f'cache="device": field {field.name!r} ({field.arrow_type}) has rows of varying size, which are '
                     f"not picked on the device: name others with fields=[…]"
@@ -76,7 +82,7 @@ class Resident:
             nominal_time=time,
             nominal_end=stop,
             num_samples=len(rows),
-            sweeps_ended=timeline.sweeps_ended(time, stop, self._rows),
+            sweeps_ended=timeline.sweeps_ended(time, stop, border(self._source.order)),
         )
 
     def _sent(self, numbers: NDArray[np.int64]) -> Tensor:

@@ -48,10 +48,12 @@ class TensorForm:
     """How fields become tensors.
 
     `ragged` is "padded" (the mask comes as a field of its own, named like the field with "_mask" behind it), "nested"
-    or "lists". Padding is `padding_value`, one for all fields or {field: value}, and the width of a padded field a
-    multiple of `pad_to_multiple_of`. `sparse` is "csr" or "dense". `include` names what else of a minibatch comes as
-    a field: "rows" and "times" (int64 (n,)), and of packed sequences "segment_ids", "positions" and "cu_seqlens" (see
-    `cumulative_lengths`); unless it is given, a packed minibatch has the first two.
+    or "lists"; sequences of texts are Python's lists in any case. Padding is `padding_value`, one for all fields or
+    {field: value}, and the width of a padded field a multiple of `pad_to_multiple_of`. `sparse` is "csr" or "dense".
+
+    `include` names what else of a minibatch comes as a field: "rows" and "times" (int64 (n,)), "sources" of a mixture,
+    and of packed sequences "segment_ids", "positions" and "cu_seqlens"; unless it is given, a packed minibatch has the
+    first two of these.
 
     >>> TensorForm(ragged="nested").sparse
     'csr'
@@ -186,8 +188,6 @@ def included(batch: Batch, form: TensorForm) -> Sequence[str]:
 
 def extra(batch: Batch, name: str) -> Any:
     """The tensor of an array that a minibatch has beside its fields."""
-    if name == "cu_seqlens":
-        return cumulative_lengths(extra(batch, "segment_ids"))[0]
     values = getattr(batch, name, None)
     if not isinstance(values, np.ndarray):
         raise SchemaError(f"TensorForm(include=[{name!r}]): this minibatch has no array called {name!r}")
@@ -203,7 +203,9 @@ def add(fields: dict[str, Any], name: str, value: Any) -> None:
 
 def convert(values: Any, name: str, form: TensorForm, fields: dict[str, Any]) -> None:
     """Add what `values` become to `fields`."""
-    if isinstance(values, Sparse):
+    if isinstance(values, Ragged) and texts(values):
+        add(fields, name, listed(values))
+    elif isinstance(values, Sparse):
         add(fields, name, sparse_tensor(values, name, form))
     elif not isinstance(values, Ragged):
         add(fields, name, as_tensor(values, name))
@@ -215,6 +217,8 @@ def convert(values: Any, name: str, form: TensorForm, fields: dict[str, Any]) ->
         flat = as_tensor(values.values, name)
         add(fields, name, torch.nested.nested_tensor_from_jagged(flat, as_tensor(values.offsets, name)))
     else:
+        if isinstance(innermost(values), Sparse):
+            raise SchemaError(f"field {name!r}: sequences of sparse vectors have no padding: use ragged='lists'")
         padded = values.padded(value=form.padding_of(name), multiple_of=form.pad_to_multiple_of)
         add(fields, name, as_tensor(padded, name))
         add(fields, f"{name}_mask", as_tensor(values.mask(multiple_of=form.pad_to_multiple_of), name))
@@ -222,9 +226,25 @@ def convert(values: Any, name: str, form: TensorForm, fields: dict[str, Any]) ->
 
 def lists_of(values: Ragged, name: str) -> Lists:
     """Values and offsets as they are."""
-    inner = values.values
-    flat = lists_of(inner, name) if isinstance(inner, Ragged) else as_tensor(inner, name)
-    return Lists(flat, as_tensor(values.offsets, name))
+    fields: dict[str, Any] = {}
+    convert(values.values, name, TensorForm(ragged="lists"), fields)
+    return Lists(fields[name], as_tensor(values.offsets, name))
+
+
+def innermost(values: Any) -> Any:
+    """What the lists of a `Ragged` consist of."""
+    return innermost(values.values) if isinstance(values, Ragged) else values
+
+
+def texts(values: Ragged) -> bool:
+    """Whether the lists are of texts or bytes, of which there are no tensors."""
+    inner = innermost(values)
+    return isinstance(inner, np.ndarray) and inner.dtype.kind in "OSU"
+
+
+def listed(values: Any) -> Any:
+    """Lists of texts as Python's."""
+    return [listed(value) for value in values] if isinstance(values, Ragged) else values.tolist()
 
 
 def sparse_tensor(values: Sparse, name: str, form: TensorForm) -> Tensor:

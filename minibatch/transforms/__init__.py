@@ -22,8 +22,6 @@ from minibatch.transforms.images import CenterCrop as CenterCrop
 from minibatch.transforms.images import HorizontalFlip as HorizontalFlip
 from minibatch.transforms.images import MultiCrop as MultiCrop
 from minibatch.transforms.images import RandomCrop as RandomCrop
-from minibatch.transforms.images import RandomResizedCrop as RandomResizedCrop
-from minibatch.transforms.images import Resize as Resize
 from minibatch.transforms.labels import Cast as Cast
 from minibatch.transforms.labels import LabelSmoothing as LabelSmoothing
 from minibatch.transforms.labels import OneHot as OneHot
@@ -39,3 +37,5 @@ from minibatch.transforms.operations import apply as apply
 from minibatch.transforms.operations import hull as hull
 from minibatch.transforms.operations import name_operations as name_operations
 from minibatch.transforms.operations import named as named
+from minibatch.transforms.sizes import RandomResizedCrop as RandomResizedCrop
+from minibatch.transforms.sizes import Resize as Resize

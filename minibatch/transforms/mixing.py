@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from minibatch.arguments import checked_integer
 from minibatch.errors import SchemaError
-from minibatch.kernels import augment
+from minibatch.kernels import augment, windows
 from minibatch.rng import Draws
 from minibatch.transforms.images import as_bytes
 from minibatch.transforms.labels import as_vectors
@@ -86,7 +86,7 @@ class CutMix:
         partners, own = chosen(self, draws)
         boxes = self.boxes(draws, own, images.shape[1:3])
         out = copied(images)
-        augment.paste(as_bytes(images, 3), partners, boxes, as_bytes(out, 3))
+        windows.paste(as_bytes(images, 3), partners, boxes, as_bytes(out, 3))
         area = max(1, math.prod(images.shape[1:3]))
         left = ((area - boxes[:, 2] * boxes[:, 3]) / area).astype(np.float32)
         return {**fields, self.field: out, **mixed_labels(self, fields, draws, partners, left)}

@@ -11,7 +11,7 @@ from minibatch.arguments import checked_integer
 from minibatch.errors import SchemaError
 from minibatch.kernels import augment
 from minibatch.rng import Draws
-from minibatch.transforms.images import check_ratio, random_boxes, sizes_of
+from minibatch.transforms.images import sizes_of
 from minibatch.transforms.operations import (
     Fields,
     checked_number,
@@ -23,6 +23,7 @@ from minibatch.transforms.operations import (
     room,
     with_channels,
 )
+from minibatch.transforms.sizes import check_ratio, random_boxes
 
 Fill = float | tuple[float, ...]
 

@@ -139,7 +139,7 @@ def test_dropped_samples_add_up_and_change_no_number():
     draws = Draws(0, "test", np.arange(4))
     assert draws.dropped.tolist() == [False] * 4
     draws.drop(np.array([False, True, False, False]))
-    draws.drop(np.array([False, True, False, True]))
+    draws.drop(np.array([False, False, False, True]))
     assert draws.dropped.tolist() == [False, True, False, True]
     assert np.array_equal(draws.bits(), Draws(0, "test", np.arange(4)).bits())
 

@@ -15,9 +15,7 @@ from tests.plain.source import fields_of
 
 def fetcher_of(dataset: Dataset, shuffle: object = "full", holes: Holes | None = None, fields=None) -> Fetcher:
     order = make_order(shuffle, rows=len(dataset), chunk_rows=dataset.manifest.chunk_rows, seed=7)
-    return Fetcher(
-        dataset=dataset, names=dataset.select(fields), order=order, holes=holes or holes_of([]), pool=Pool()
-    )
+    return Fetcher(dataset=dataset, names=dataset.select(fields), order=order, holes=holes or holes_of([]), pool=Pool())
 
 
 stretches = st.builds(

@@ -236,7 +236,7 @@ def test_what_else_a_minibatch_has_comes_on_request(large):
     tensors = to_tensors(source.next_minibatch(3), form=TensorForm(include=["rows", "times"]))
     assert tensors["rows"].tolist() == rows
     assert tensors["times"].tolist() == [0, 1, 2]
-    with pytest.raises(SchemaError, match="this minibatch has no array called 'segment_ids'"):
+    with pytest.raises(SchemaError, match="this minibatch has no array called 'cu_seqlens'"):
         to_tensors(source.next_minibatch(3), form=TensorForm(include=["cu_seqlens"]))
     with pytest.raises(TypeError, match="sequence of names"):
         TensorForm(include="rows")

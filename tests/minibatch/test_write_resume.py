@@ -1,6 +1,7 @@
-"""`DatasetWriter(resume=…)`: stopped at any moment and started again, it goes on behind its finished shards, to the bytes
-that an undisturbed writer makes; what was made from something else is not continued, and the reason is told."""
+"""`DatasetWriter(resume=…)`: stopped at any moment and started again, it goes on behind its finished shards, to the
+bytes of an undisturbed writer; what was made from something else is not continued, and the reason is told."""
 
+import itertools
 import json
 import os
 import re
@@ -29,7 +30,7 @@ WHAT = {"source": "rows", "size": 23}
 
 
 def go_on(folder, fields=None, what=WHAT, stop=None, piece=3, **options):
-    """Write the rows of `fields` that are not there yet, and give how many were; stop after row `stop` if it is told."""
+    """Write the rows of `fields` that are not there yet, and give how many were; stop after row `stop` if told to."""
     fields = ROWS if fields is None else fields
     rows = len(next(iter(fields.values())))
     with DatasetWriter(folder, 2, 4, resume=what, **options) as writer:
@@ -115,11 +116,13 @@ def killed_while_writing(base, overwrite, step):
 
 
 @posix
-@pytest.mark.parametrize(("overwrite", "step"), [(False, 7), (True, 13)])
+@pytest.mark.parametrize(("overwrite", "step"), [(False, 19), (True, 29)])
 def test_killed_at_any_line_a_writer_is_continued_to_the_same_bytes(overwrite, step, tmp_path):
     """SIGKILL at lines all over the files that write; a data set that is replaced stays until the new one is there."""
     put(tmp_path / "old", OLD)
-    call = f"from tests.minibatch.test_write_resume import *; killed_while_writing({str(tmp_path)!r}, {overwrite}, {step})"
+    call = (
+        f"from tests.minibatch.test_write_resume import *; killed_while_writing({str(tmp_path)!r}, {overwrite}, {step})"
+    )
     done = subprocess.run([sys.executable, "-c", call], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
     undisturbed, kept = fresh(tmp_path), set()
@@ -276,7 +279,7 @@ def test_the_mark_is_the_last_one_told_before_the_kept_rows_ended(stops, pieces,
             mark, mark_rows = writer.resumption.mark, writer.resumption.mark_rows
             covered = [border for border in borders[1:] if border < kept]  # what follows is told after the write
             assert (mark, mark_rows) == ((f"until {covered[-1]}", covered[-1]) if covered else (None, 0))
-            for begin, end in zip(borders, borders[1:], strict=False):
+            for begin, end in itertools.pairwise(borders):
                 if end <= mark_rows:
                     continue
                 if end > writer.rows:

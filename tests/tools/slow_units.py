@@ -43,10 +43,10 @@ class Unit:
         raise ValueError(f"unit {self.number} is damaged")
 
     def _raise_foreign(self):
-        class Unpicklable(Exception):
+        class StrangeError(Exception):
             """Known in this function alone."""
 
-        raise Unpicklable(f"unit {self.number} is strange")
+        raise StrangeError(f"unit {self.number} is strange")
 
     def _die(self):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -270,7 +270,9 @@ def test_a_conversion_that_is_stopped_or_killed_starts_again_to_the_same_bytes(s
     _, said = process.communicate(timeout=30)
     assert process.returncode == code
     if sent == signal.SIGINT:
-        assert f"{out} is unfinished and no data set; the same command goes on after 5 finished shards\nstopped\n" in said
+        assert (
+            f"{out} is unfinished and no data set; the same command goes on after 5 finished shards\nstopped\n" in said
+        )
         assert "Traceback" not in said
     assert (out / "shard-00003.arrow").exists()
     with pytest.raises(UnfinishedDatasetError):

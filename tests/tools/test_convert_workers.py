@@ -73,10 +73,35 @@ def test_several_parquet_files_are_one_source(tmp_path):
     for text in (tmp_path, tmp_path / "part-*.parquet", tmp_path / "part-{0..2}.parquet"):
         dataset = converted(text, tmp_path.parent / f"{tmp_path.name}-{len(str(text))}")
         assert dataset.read(np.arange(15))["x"].tolist() == list(range(15))
+    (tmp_path / "read me.txt").write_text("other files make it something else")
+    assert "holds no images" in run("convert", tmp_path, tmp_path.parent / "none").stderr
+    (tmp_path / "read me.txt").unlink()
     pq.write_table(pa.table({"y": [1]}), tmp_path / "part-3.parquet")
     result = run("convert", tmp_path, tmp_path.parent / f"{tmp_path.name}-other")
     assert result.exit_code == 1
     assert "part-3.parquet' has other columns than" in result.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_a_pattern_of_files_is_one_source_with_a_unit_for_each(kind, count, at_once, tmp_path):
+    for number in range(12):
+        rows = range(number * 10, number * 10 + 10)
+        lines = [f'{{"x": {i}, "s": "row {i}"}}' if kind == "jsonl" else f"{i},row {i}" for i in rows]
+        (tmp_path / f"part-{number:02}.{kind}").write_text("\n".join([*["x,s"] * (kind == "csv"), *lines]) + "\n")
+    dataset = converted(tmp_path / f"part-*.{kind}", tmp_path / "out", "--workers", count)
+    assert dataset.read(np.arange(120))["x"].tolist() == list(range(120))
+    some = converted(tmp_path / f"part-{{03..04}}.{kind}", tmp_path / "some")
+    assert some.read(np.arange(20))["s"].tolist() == [f"row {i}" for i in range(30, 50)]
+    path = tmp_path / f"part-07.{kind}"
+    path.write_text(path.read_text().replace("75", "7.5"))
+    result = run("convert", tmp_path / f"part-*.{kind}", tmp_path / "other", "--workers", count)
+    assert result.exit_code == 1
+    assert "part-07" in result.stderr
+    assert "say the types with --type" in result.stderr
+    result = run("convert", tmp_path / f"part-*.{kind}", tmp_path / "other", "--type", "x=float64")
+    assert Dataset.open(tmp_path / "other").read([75])["x"].tolist() == [7.5]
+    assert run("convert", tmp_path / f"none-*.{kind}", tmp_path / "none").exit_code == 1
 
 
 # --- malformed records --------------------------------------------------------------------------------------------
@@ -97,7 +122,12 @@ def test_up_to_max_errors_malformed_records_are_skipped_and_reported(count, at_o
     assert result.exit_code == 0
     document = json.loads(result.stdout)
     assert (document["rows"], document["complete"]) == (36, True)
-    assert [record["where"] for record in document["bad_records"]] == ["a/000.png", "a/008.png", "b/007.png", "b/039.png"]
+    assert [record["where"] for record in document["bad_records"]] == [
+        "a/000.png",
+        "a/008.png",
+        "b/007.png",
+        "b/039.png",
+    ]
     assert {record["file"] for record in document["bad_records"]} == {str(source)}
     reason = "is no readable image: cannot identify image file; replace or remove it"
     assert {record["reason"] for record in document["bad_records"]} == {reason}
@@ -130,7 +160,12 @@ def test_one_malformed_record_more_ends_the_conversion(count, at_once, tmp_path,
     result = run("convert", source, out, *options, "--max-errors", 4, "--json")  # goes on, and knows the first three
     document = json.loads(result.stdout)
     assert (document["rows"], document["resumed_rows"]) == (36, 36)
-    assert [record["where"] for record in document["bad_records"]] == ["a/000.png", "a/008.png", "b/007.png", "b/039.png"]
+    assert [record["where"] for record in document["bad_records"]] == [
+        "a/000.png",
+        "a/008.png",
+        "b/007.png",
+        "b/039.png",
+    ]
     converted(source, tmp_path / "fresh", *options, "--max-errors", 9)
     assert contents(out) == contents(tmp_path / "fresh")
 
@@ -222,7 +257,9 @@ def test_units_that_are_done_are_not_read_again(tmp_path):
     assert told == [f"{tmp_path / 'out'}: going on after row 80, where the last finished shard ends"]
     # the first, which is looked at before anything is touched, and those behind the last mark before the shard's end
     assert sorted(path.name for path in tmp_path.glob("*-0")) == ["0-0", "7-0", "8-0"]
-    assert Dataset.open(tmp_path / "out").read(np.arange(90))["unit"].tolist() == [i for i in range(9) for _ in range(10)]
+    assert Dataset.open(tmp_path / "out").read(np.arange(90))["unit"].tolist() == [
+        i for i in range(9) for _ in range(10)
+    ]
 
 
 @pytest.mark.parametrize("limit", [15, 20, 40, 45])
@@ -264,9 +301,9 @@ def test_a_changed_source_or_option_starts_anew_and_says_so(change, reason, tmp_
     assert result.exit_code == 0
     told = " ".join(result.stderr.split())
     assert f"starting anew instead of continuing what was there before, because {reason}" in told
-    assert json.loads(run("convert", source, tmp_path / "two", *options, "--max-errors", 1, "--json").stdout)["rows"] == len(
-        Dataset.open(tmp_path / "cut")
-    )
+    assert json.loads(run("convert", source, tmp_path / "two", *options, "--max-errors", 1, "--json").stdout)[
+        "rows"
+    ] == len(Dataset.open(tmp_path / "cut"))
     assert contents(tmp_path / "cut") == contents(tmp_path / "two")
 
 

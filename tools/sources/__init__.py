@@ -4,10 +4,10 @@ A source says what it is and gives its rows in pieces of a few MiB, so that memo
 always in the same order, so that the same source gives the same bytes. Nothing is repaired on the way: what a data set
 cannot hold is refused with its place and with what to do.
 
-Two more methods are a source's own choice. `units()` gives its parts, such as files, in the order of their rows, so that
-several processes can read them at once, and a conversion that was stopped skips those that are done; a part of about one
-piece is best. `inputs()` gives the paths of the files that it reads where they are not in what the user named: if one of
-them has changed, a conversion that was stopped starts from its beginning.
+Two more methods are a source's own choice. `units()` gives its parts, such as files, in the order of their rows, so
+that several processes can read them at once, and a conversion that was stopped skips those that are done; a part of
+about one piece is best. `inputs()` gives the paths of the files that it reads where they are not in what the user
+named: if one of them has changed, a conversion that was stopped starts from its beginning.
 """
 
 from __future__ import annotations
@@ -191,6 +191,7 @@ class Format:
     holds: tuple[str, ...] = ()  # a folder with a file whose name fits one of these patterns is of this format
     asks: bool = False  # whether its module's recognises(text) has the last word where the name fits
     patterns: bool = False  # whether it takes several files at once: "a-*.tar", "a-{000..099}.tar"
+    each: bool = False  # whether such a pattern means its files, read one after another
 
     def recognises(self, text: str) -> bool:
         """Whether `text` looks like a source of this format."""
@@ -204,7 +205,7 @@ class Format:
 
     def is_missing(self, text: str) -> bool:
         """Whether `text` should be there and is not."""
-        several = self.patterns and any(mark in text for mark in "*?[{")
+        several = (self.patterns or self.each) and any(mark in text for mark in "*?[{")
         return self.prefix is None and not several and not os.path.exists(text)
 
 
@@ -254,7 +255,7 @@ FORMATS = (
     Format(
         name="TFRecord",
         example="FILE.tfrecord, FOLDER of them, PATTERN",
-        suffixes=(".tfrecord", ".tfrecords", ".tfrec", ".tfrecord.gz", ".tfrecords.gz", ".tfrecord-*-of-*"),
+        suffixes=(".tfrecord", ".tfrecords", ".tfrec", ".tfrecord.gz", ".tfrecords.gz", ".tfrecord-*"),
         holds=("*.tfrecord*", "*.tfrec"),
         module="tfrecord",
         patterns=True,
@@ -279,16 +280,18 @@ FORMATS = (
     Format(name="NumPy", example="FILE.npy, FILE.npz", suffixes=(".npy", ".npz"), module="arrays"),
     Format(
         name="CSV",
-        example="FILE.csv, FILE.tsv",
+        example="FILE.csv, FILE.tsv, PATTERN",
         suffixes=(".csv", ".tsv"),
         module="delimited",
         takes=("type", "fill"),
+        each=True,
     ),
     Format(
         name="Parquet",
-        example="FILE.parquet, FOLDER of them",
+        example="FILE.parquet, FOLDER of them, PATTERN",
         suffixes=(".parquet", ".pq"),
         holds=("*.parquet", "*.pq"),
+        asks=True,
         patterns=True,
         module="parquet",
         takes=("fill",),
@@ -317,10 +320,11 @@ FORMATS = (
     ),
     Format(
         name="JSON lines",
-        example="FILE.jsonl, FILE.jsonl.gz, FILE.json.gz",
+        example="FILE.jsonl, FILE.jsonl.gz, FILE.json.gz, PATTERN",
         suffixes=(".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json.gz"),
         module="json_lines",
         takes=("type", "fill"),
+        each=True,
     ),
     Format(
         name="text",
@@ -364,8 +368,12 @@ def open_source(text: str, options: Options | None = None) -> Source:
         if given.name not in ("format", "bad", *format_.takes) and getattr(options, given.name) != given.default:
             flag = "--" + given.name.replace("_", "-")
             raise ValueError(f"{flag} means nothing to the {format_.name} source {text!r}: leave it out")
-    module = importlib.import_module(f"{__name__}.{format_.module}")
-    return cast(Source, module.open_source(text, options))
+    module = f"{__name__}.{format_.module}"
+    if format_.each and not os.path.exists(text):
+        from minibatch.tools.sources.several import open_several
+
+        return open_several(text, module, options)
+    return cast(Source, importlib.import_module(module).open_source(text, options))
 
 
 def format_named(name: str) -> Format:

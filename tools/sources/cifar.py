@@ -184,8 +184,12 @@ def class_names(folder: str, flavour: int) -> dict[str, list[str]]:
     classes = {}
     for field, (_, key, listed) in LABELS[flavour].items():
         if is_file(folder, listed):
-            with open(os.path.join(folder, listed), encoding="utf-8") as file:
-                classes[field] = [line.strip() for line in file if line.strip()]
+            path = os.path.join(folder, listed)
+            try:
+                with open(path, encoding="utf-8") as file:
+                    classes[field] = [line.strip() for line in file if line.strip()]
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{path!r} is not UTF-8 text ({error}): it should name a class per line") from error
         elif isinstance(meta.get(key), list):
             classes[field] = meta[key]
     return classes

@@ -114,8 +114,11 @@ def opened(path: str) -> Iterator[Any]:
         raise
     except OSError as error:
         raise ValueError(f"{path!r} cannot be read as HDF5, it was truncated or is something else: {error}") from error
-    with file:
-        yield file
+    try:
+        with file:
+            yield file
+    except (OSError, RuntimeError, KeyError, TypeError, UnicodeDecodeError) as error:  # what h5py says of damage
+        raise ValueError(f"{path!r} cannot be read as HDF5, it is damaged: {error}") from error
 
 
 def datasets_in(group: Any, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -175,7 +178,7 @@ def read(file: Any, path: str, array: Array, start: int, stop: int) -> Column:
         raise ValueError(
             f"{path!r}, data set {array.path!r}, rows {start:,} to {stop:,}: not UTF-8: {error}"
         ) from error
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         raise ValueError(
             f"{path!r}, data set {array.path!r}, rows {start:,} to {stop:,} cannot be read, it is damaged: {error}"
         ) from error

@@ -1,10 +1,10 @@
 """MDS shards of MosaicML Streaming: a folder with index.json, which names the shards, their columns and encodings.
 
 A shard begins with the number of its samples and their offsets, as 32-bit integers; a sample with the sizes of those of
-its columns that vary. Scalars become numbers; str and str_decimal text; bytes, jpeg and png bytes; ndarray and pil
-arrays (a list field where rows differ in their first axis); json the fields inside it where all samples agree about
-them, else text. Pickles are refused. Compressed shards are unpacked, one at a time, into a temporary file. Sizes and
-digests that the index notes are compared.
+its columns that vary. Scalars become numbers; str and str_decimal text; bytes, jpeg and png bytes, lists of pictures
+lists of bytes; ndarray and pil arrays (a list field where rows differ in their first axis); json the fields inside it
+where all samples agree about them, else text. Pickles are refused. Compressed shards are unpacked, one at a time, into
+a temporary file. Sizes and digests that the index notes are compared.
 """
 
 from __future__ import annotations
@@ -292,6 +292,7 @@ def encoding_of(text: str, where: str) -> Encoding:
     """The encoding that index.json calls `text`, such as int, str, ndarray:uint8:28,28 or jpeg."""
     name, _, rest = text.partition(":")
     text_kind, bytes_kind, number = Kind(dtype=str), Kind(dtype=bytes), Kind(dtype=np.dtype(np.int64))
+    list_kind = Kind(dtype=bytes, is_list=True)
     if name in NUMBERS or name == "int":
         dtype = np.dtype("int64" if name == "int" else name).newbyteorder("<")
         kind = Kind(dtype=dtype.newbyteorder("="))
@@ -308,6 +309,10 @@ def encoding_of(text: str, where: str) -> Encoding:
         "str_float": (Kind(dtype=np.dtype(np.float64)), lambda data: np.float64(float(data.decode()))),
         "pil": (None, image_of),
         "json": (None, JsonText),
+        "jpegarray": (list_kind, byte_strings),
+        "jpeg_array": (list_kind, byte_strings),
+        "list[jpeg]": (list_kind, lambda data: byte_strings(data[4:])),
+        "list[png]": (list_kind, lambda data: byte_strings(data[4:])),
     }
     if name not in found:
         advice = "pickles are not read, because they can run anything" if name == "pkl" else "it is not known"
@@ -349,6 +354,16 @@ def array_encoding(rest: str, where: str) -> Encoding:
         return np.frombuffer(data[end:], here).reshape(lengths.tolist())
 
     return Encoding(name="ndarray", size=None, kind=None, decode=decode)
+
+
+def byte_strings(data: bytes) -> list[bytes]:
+    """The parts of a list: how many there are, their sizes, and they themselves."""
+    count = struct.unpack("<I", data[:4])[0]
+    sizes = np.frombuffer(data[4 : 4 + 4 * count], "<u4").astype(np.int64)
+    ends = 4 + 4 * count + np.cumsum(sizes)
+    if len(sizes) != count or (count and ends[-1] != len(data)):
+        raise ValueError(f"it says {count:,} parts of {sizes.sum():,} bytes, it has {len(data):,} bytes")
+    return [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
 def image_of(data: bytes) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ from minibatch.tools.sources.arrow_columns import fills_of, metadata_of, pieces,
 from minibatch.tools.sources.patterns import matched
 
 SUFFIXES = (".parquet", ".pq")
+
+
+def recognises(text: str) -> bool:
+    """Whether a folder holds Parquet files alone: beside other files one may be no more than their list."""
+    others = [name for name in os.listdir(text) if not name.startswith((".", "_"))] if os.path.isdir(text) else []
+    return all(name.lower().endswith(SUFFIXES) for name in others)
 
 
 def open_source(text: str, options: Options) -> ParquetSource:

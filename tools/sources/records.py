@@ -58,6 +58,7 @@ class Kind:
     shape: tuple[int, ...] = ()
     is_list: bool = False
     python: bool = False  # numbers as JSON has them: an int among floats is a float
+    single: bool = False  # values come as arrays or lists of one
 
     def __str__(self) -> str:
         name = self.dtype.__name__ if isinstance(self.dtype, type) else str(self.dtype)
@@ -177,12 +178,16 @@ def survey(records: Iterable[Record], bad: Bad, *, single: bool = False) -> Surv
     for name, kind in kinds.items():
         taken.update(inside[name] if name in inside and name not in texts else {name: kind})
     if single:
-        taken = {name: dataclasses.replace(kind, shape=()) if is_single(kind) else kind for name, kind in taken.items()}
+        taken = {name: scalar(kind) if is_single(kind) else kind for name, kind in taken.items()}
     return Survey(rows=rows, kinds={name: settled(kind) for name, kind in taken.items()}, texts=frozenset(texts))
 
 
 def is_single(kind: Kind) -> bool:
     return kind.shape == (1,) and not kind.is_list
+
+
+def scalar(kind: Kind) -> Kind:
+    return dataclasses.replace(kind, shape=(), single=True)
 
 
 def is_json(value: Any) -> bool:
@@ -296,10 +301,8 @@ def pieces(
 def refuse_other_kind(record: Record, name: str, kind: Kind) -> None:
     """Raise BadRecord unless the value of `name` fits in a field of `kind`."""
     found = kind_in(record, name)
-    if is_single(found) and not kind.shape and not kind.is_list:
-        found = dataclasses.replace(found, shape=())  # what is scalar to a field may come as an array of one
-    met = together(kind, found)
-    if met is None or settled(met) != kind:
+    met = together(kind, scalar(found) if kind.single and is_single(found) else found)
+    if met is None or dataclasses.replace(settled(met), single=kind.single) != kind:
         raise record.bad(f"field {name!r} is {found}, expected {kind}")
     if kind.python and kind.dtype == np.float64 and is_rounded(record.fields[name]):
         raise record.bad(f"field {name!r} has an integer that float64, which the field is, would round")

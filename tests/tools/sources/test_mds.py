@@ -34,6 +34,12 @@ def array_bytes(array, *, dtype=True, shape=True, width=1):
     return head + array.tobytes()
 
 
+def parts(*contents):
+    """A list of byte strings as MDS encodes it."""
+    sizes = [len(content) for content in contents]
+    return struct.pack(f"<{len(sizes) + 1}I", len(sizes), *sizes) + b"".join(contents)
+
+
 @pytest.mark.parametrize("name", [*NUMBERS, "int"])
 def test_numbers_of_every_type_come_back(name, tmp_path):
     values = np.array([0, 1, 100]).astype("int64" if name == "int" else name)
@@ -55,6 +61,8 @@ def test_numbers_of_every_type_come_back(name, tmp_path):
         ("str_float", [b"1.5", b"1e3"], [1.5, 1000]),
         ("str_decimal", [b"1.50", b"7"], ["1.50", "7"]),
         ("json", [b"[1, 2]", b"[3, 4]"], [[1, 2], [3, 4]]),
+        ("jpegarray", [parts(b"ab", b"c"), parts(b"d")], [[b"ab", b"c"], [b"d"]]),
+        ("list[png]", [bytes(4) + parts(b"ab", b"c"), bytes(4) + parts()], [[b"ab", b"c"], []]),
         ("json", [b"[1, 2]", b'{"a": 3}'], ["[1, 2]", '{"a": 3}']),
     ],
 )

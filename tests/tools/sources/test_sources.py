@@ -8,12 +8,13 @@ import pytest
 
 import minibatch.tools.sources
 from minibatch.tools.sources import FORMATS, Options, open_source
+from tests.tools.binary_samples import BINARY_SOURCES
 from tests.tools.samples import EVERY_SOURCE, NEED_OPTIONS, bundled, converted, folder_of_images, rows_of, run
 
 
 def test_every_format_of_the_table_is_tested(tmp_path):
     tested = set()
-    for write in EVERY_SOURCE:
+    for write in [*EVERY_SOURCE, *BINARY_SOURCES]:  # the latter in test_binary_sources.py
         source = write(tmp_path)
         tested |= {format_.name for format_ in FORMATS if format_.recognises(source)}
     assert tested | NEED_OPTIONS == {format_.name for format_ in FORMATS}
