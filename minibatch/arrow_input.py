@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from minibatch.columns import SPARSE_PARTS
 from minibatch.errors import SchemaError
 from minibatch.ragged import Ragged
 from minibatch.sparse import Sparse
@@ -66,23 +67,28 @@ def as_lists(rows: list[Any] | tuple[Any, ...], name: str) -> pa.Array | None:
     what = f"field {name!r}"
     if not rows:
         return None
+    if not all(isinstance(row, list | tuple) or is_array(row) for row in rows):
+        return None
     arrays = all(isinstance(row, np.ndarray) for row in rows)
-    if arrays and rows[0].ndim:
+    if arrays:
         alike = all(row.shape == rows[0].shape and row.dtype == rows[0].dtype for row in rows)
         if rows[0].ndim > 1 and (alike or any(row.shape[1:] != rows[0].shape[1:] for row in rows)):
             return None  # a tensor, or what `as_numpy` refuses with the row that does not fit
-    elif not all(isinstance(row, list | tuple | np.ndarray) for row in rows) or arrays:
-        return None
-    if any(len(row) and isinstance(row[0], list | tuple) for row in rows):
+    if any(len(row) and (isinstance(row[0], list | tuple) or is_array(row[0])) for row in rows if not is_array(row)):
         return nested_lists(rows, name)
     if any(len(row) and isinstance(row[0], str | bytes) for row in rows):
         return text_lists(rows, name)
+    for i, row in enumerate(rows):
+        if isinstance(row, np.ma.MaskedArray) and np.ma.is_masked(row):
+            raise SchemaError(f"{what}: row {i} has masked values: fill or drop missing values")
     pieces = [as_numpy(row, f"{name}[{i}]") if len(row) or arrays else np.zeros(0) for i, row in enumerate(rows)]
     told = [i for i, piece in enumerate(pieces) if len(piece)] or [0] * arrays  # an empty row tells a dtype if an array
     if not told:
         return list_of([0] * len(rows), pa.nulls(0), name)
     first = pieces[told[0]]
     for i in told:
+        if pieces[i].dtype == object:
+            text_or_bytes(pieces[i], f"{name}[{i}]")  # which says what it has instead of numbers
         if pieces[i].shape[1:] != first.shape[1:] or (arrays and pieces[i].dtype != first.dtype):
             raise SchemaError(
                 f"{what}: row {i} is {pieces[i].dtype} of shape {pieces[i].shape}, row {told[0]} is {first.dtype} of "
@@ -91,10 +97,17 @@ def as_lists(rows: list[Any] | tuple[Any, ...], name: str) -> pa.Array | None:
     return list_of([len(piece) for piece in pieces], flat(joined([pieces[i] for i in told], what), name), name)
 
 
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of at least one axis."""
+    return isinstance(value, np.ndarray) and value.ndim > 0
+
+
 def joined(pieces: list[NDArray[Any]], what: str) -> NDArray[Any]:
     """Rows end to end; integers and floats of Python lists may meet if no integer is rounded, bools and numbers not."""
     values = np.concatenate(pieces)
     kinds = {piece.dtype.kind for piece in pieces}
+    if kinds <= set("iu") and values.dtype.kind == "f":
+        raise SchemaError(f"{what}: its integers fit no dtype together: give arrays of the dtype that is meant")
     if len(kinds) > 1 and ("b" in kinds or values.dtype.kind not in "iuf"):
         raise SchemaError(f"{what}: bools, numbers and other values in one field: give all rows one type")
     if len(kinds) > 1 and values.dtype.kind == "f":
@@ -105,20 +118,26 @@ def joined(pieces: list[NDArray[Any]], what: str) -> NDArray[Any]:
 
 
 def nested_lists(rows: list[Any] | tuple[Any, ...], name: str) -> pa.Array:
-    """The column of rows that are lists of lists."""
+    """The column of rows that are lists of lists, or lists of arrays."""
     for i, row in enumerate(rows):
-        if not all(isinstance(inner, list | tuple | np.ndarray) for inner in row):
+        if not all(isinstance(inner, list | tuple) or is_array(inner) for inner in row):
             raise SchemaError(f"field {name!r}: row {i} mixes lists and values: {row!r:.60}")
-    inner = as_lists([inner for row in rows for inner in row], name)
-    if inner is None or not pa.types.is_list(inner.type) or pa.types.is_list(inner.type.value_type):
-        raise SchemaError(f"field {name!r}: lists may be nested one level deep: lists of lists of numbers or text")
+    inside = [inner for row in rows for inner in row]
+    inner = flat(inside, f"{name}, lists inside of it")
+    if pa.types.is_list(inner.type) and pa.types.is_list(inner.type.value_type):
+        raise SchemaError(f"field {name!r}: lists may be nested once: lists of lists of numbers or text")
     return list_of([len(row) for row in rows], inner, name)
 
 
 def text_lists(rows: list[Any] | tuple[Any, ...], name: str) -> pa.Array:
     """The column of rows that are lists of texts or of bytes."""
-    flat = [text for row in rows for text in row]
-    return list_of([len(row) for row in rows], text_or_bytes(np.fromiter(flat, object, len(flat)), name), name)
+    texts = [text for row in rows for text in row]
+    kind = str if any(isinstance(text, str) for text in texts) else bytes
+    for i, row in enumerate(rows):
+        for text in row:
+            if not isinstance(text, kind):
+                raise SchemaError(f"field {name!r}: row {i} has {text!r:.60} beside values of type {kind.__name__}: give one type")
+    return list_of([len(row) for row in rows], text_or_bytes(np.fromiter(texts, object, len(texts)), name), name)
 
 
 def list_of(lengths: Any, inner: pa.Array, name: str) -> pa.Array:
@@ -132,8 +151,15 @@ def list_of(lengths: Any, inner: pa.Array, name: str) -> pa.Array:
 
 def from_ragged(ragged: Ragged, name: str) -> pa.Array:
     """The list column of a Ragged; its values are not copied."""
-    marks = checked_offsets(ragged.offsets, len(ragged.values), name)
-    return list_of(np.diff(marks), flat(ragged.values[marks[0] : marks[-1]], name), name)
+    return list_of(lengths_of(ragged, name), flat(ragged.values, name), name)
+
+
+def lengths_of(values: Ragged | Sparse, name: str) -> NDArray[np.int64]:
+    """The length of each row; offsets that do not ascend are refused with the row."""
+    lengths = np.diff(values.offsets)
+    if lengths.min(initial=0) < 0:
+        raise SchemaError(f"field {name!r}: its offsets do not ascend at row {int(np.argmax(lengths < 0))}")
+    return lengths
 
 
 def flat(values: Any, name: str) -> pa.Array:
@@ -144,32 +170,16 @@ def flat(values: Any, name: str) -> pa.Array:
 
 def from_sparse(sparse: Sparse, name: str) -> pa.Array:
     """The struct column of a Sparse: its indices and values as two lists."""
-    marks = checked_offsets(sparse.offsets, len(sparse.values), name)
-    indices = sparse.indices[marks[0] : marks[-1]]
+    lengths, indices = lengths_of(sparse, name), sparse.indices
     if len(indices) and (indices.min() < 0 or int(indices.max()) >= sparse.width):
         bad = int(np.argmax((indices < 0) | (indices >= sparse.width)))
-        row = int(np.searchsorted(marks - marks[0], bad, side="right")) - 1
+        row = int(np.searchsorted(sparse.offsets, bad, side="right")) - 1
         raise SchemaError(f"field {name!r}: row {row} has index {indices[bad]}, expected 0 … {sparse.width - 1}")
-    parts = [
-        from_ragged(Ragged(np.ascontiguousarray(part), marks - marks[0]), name)
-        for part in (
-            indices.astype(np.int32 if sparse.width <= MOST_ITEMS else np.int64),
-            sparse.values[marks[0] : marks[-1]],
-        )
-    ]
+    stored = indices.astype(np.int32 if sparse.width <= MOST_ITEMS else np.int64)
+    parts = [list_of(lengths, as_arrow(part, name), name) for part in (stored, sparse.values)]
     return pa.StructArray.from_arrays(
         parts, fields=[pa.field(part, kind.type, False) for part, kind in zip(SPARSE_PARTS, parts, strict=True)]
     )
-
-
-SPARSE_PARTS = ("indices", "values")
-
-
-def checked_offsets(offsets: NDArray[np.int64], count: int, name: str) -> NDArray[np.int64]:
-    """`offsets`, if they ascend within `count` values."""
-    if offsets[0] < 0 or offsets[-1] > count or (np.diff(offsets) < 0).any():
-        raise SchemaError(f"field {name!r}: its offsets do not ascend within its {count} values")
-    return offsets
 
 
 def sparse_width(values: Any) -> int | None:
@@ -227,7 +237,10 @@ def as_numpy(values: Any, name: str) -> NDArray[Any]:
     try:
         array = np.asarray(rows)
     except ValueError as error:
-        lengths = [len(row) if isinstance(row, Sized) else None for row in rows]
+        single = [isinstance(row, np.ndarray) and row.ndim == 0 for row in rows]
+        lengths = [
+            len(row) if isinstance(row, Sized) and not alone else None for row, alone in zip(rows, single, strict=True)
+        ]
         other = next((i for i, length in enumerate(lengths) if length != lengths[0]), None)
         first = "" if other is None else f"row {other} has length {lengths[other]}, row 0 has {lengths[0]}: "
         raise SchemaError(f"{what}: {first}its rows do not make one array ({error})") from None

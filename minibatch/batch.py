@@ -244,8 +244,8 @@ def rebuilt(
     marked: Sequence[NDArray[np.int32]] | None,
     sources: NDArray[np.int64] | None,
 ) -> Batch:
-    """A copied or pickled minibatch: `block` has its samples and no columns, `fields` their values; `marked` the segment
-    ids and positions of a packed one."""
+    """A copied or pickled minibatch: `block` has its samples and no columns, `fields` their values, `marked` the
+    segment ids and positions of a packed one."""
     batch = Batch(
         block,
         0,

@@ -206,11 +206,11 @@ class Dataset:
             if here:
                 part.chunks.use(part.fields[name] for name in here)
                 stored = self.stored_rows(part, rows)
-                chunks = part.chunks.locate(stored)
-                for name in here:
-                    table = part.chunks.leaves[part.fields[name].name][0]
-                    where = (stored, chunks, part.chunks.starts, table.offsets[0], table.offset_bytes[0])
-                    lists.row_lengths(*where, lengths)
+                tables = [part.chunks.leaves[part.fields[name].name][0] for name in here]
+                for piece, chunks in part.chunks.pieces(stored):
+                    for table in tables:
+                        where = (stored[piece], chunks, part.chunks.starts, table.offsets[0], table.offset_bytes[0])
+                        lists.row_lengths(*where, lengths[piece])
         return lengths
 
     def stored_rows(self, part: Part, rows: NDArray[np.int64]) -> NDArray[np.int64]:

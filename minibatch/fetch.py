@@ -7,12 +7,14 @@ sequences make of it is in `minibatch.sequences`.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minibatch import ragged
+from minibatch.ahead import Ahead, Place
 from minibatch.dataset import Dataset, Part
 from minibatch.errors import SchemaError
 from minibatch.gathering import Column, Gathering
@@ -48,8 +50,8 @@ class Block:
         columns = {name: column.part(lo, hi) for name, column in self.columns.items()}
         return Block(self.stretch, self.rows[lo:hi], columns, times)
 
-    def take(self, keep: NDArray[np.bool_]) -> "Block":
-        """The samples where `keep`, bool (n,), is true; copied."""
+    def take(self, keep: NDArray[Any]) -> "Block":
+        """The samples where `keep`, bool (n,), is true, or those numbered `keep`, int64 (m,); copied."""
         columns = {
             name: Column(ragged.take(column.values, keep), column.field) for name, column in self.columns.items()
         }
@@ -84,6 +86,17 @@ class Fetcher:
         return self.dataset.gatherings(self.names)
 
     @cached_property
+    def _ahead(self) -> Ahead | None:
+        order = getattr(self.order, "base", self.order)
+        if not isinstance(order, Order):
+            return None
+        places = []
+        for part, gathering in self._parts:
+            names = tuple(field.name for field in gathering.fields.values())
+            places.append(Place(chunks=part.chunks, names=names, picked=part.picked))
+        return Ahead(order, places, self.sample_bytes)
+
+    @cached_property
     def _hull(self) -> int:
         return hull(self.operations)
 
@@ -98,6 +111,8 @@ class Fetcher:
 
     def __call__(self, stretch: Stretch) -> Block:
         """The block of `stretch`."""
+        if self._ahead is not None:
+            self._ahead(stretch.start)
         if not self.operations:
             return self._gathered(stretch)
         if self._hull == 1:
@@ -114,13 +129,13 @@ class Fetcher:
 
     def places(self, places: NDArray[np.int64]) -> Block:
         """The samples at any places of the axis, int64 (n,), holes or not; its stretch says only how many."""
-        runs = np.flatnonzero(np.diff(places, prepend=-2, append=-2) != 1)
-        pieces = [
-            self.order.rows_at(int(places[a]), int(b - a)) for a, b in zip(runs[:-1], runs[1:], strict=True)
-        ]
-        rows = np.concatenate([np.zeros(0, np.int64), *pieces])
+        stretch = Stretch(start=0, length=len(places), stride=max(1, len(places)), count=1)
+        bounds = np.flatnonzero(np.diff(places, prepend=-2, append=-2) != 1).tolist()
+        runs = [(int(places[a]), b - a) for a, b in pairwise(bounds)]
+        if self._hull > 1 and runs:
+            return join([self(Stretch(start=start, length=n, stride=n, count=1)) for start, n in runs], stretch)
+        rows = np.concatenate([np.zeros(0, np.int64), *(self.order.rows_at(start, n) for start, n in runs)])
         columns = self.dataset.gather(rows, self._parts, self.pool)
-        stretch = Stretch(start=0, length=len(rows), stride=max(1, len(rows)), count=1)
         block = Block(stretch, rows, {name: columns[name] for name in self.names}, places)
         return self._transformed(block) if self.operations else block
 
@@ -144,24 +159,24 @@ class Fetcher:
         if isinstance(self.order, Order) and not self.holes and len(self._parts) == 1 and part.picked is None:
             chunks = empty(stretch.samples, np.int32)
             table, room = part.chunks, gathering.room(stretch.samples, self.pool)
-            done = gather.fetch(
-                *self.order.parameters,
-                *runs,
-                table.starts,
-                table.guess,
-                table.shift,
-                table.mapped,
-                table.addresses,
-                gathering.which,
-                gathering.row_bytes,
-                room.outs,
-                rows,
-                chunks,
-            )
-            if not done:  # a chunk that is seen for the first time
-                chunks = table.locate(rows)
-                gathering.gather(rows, chunks, room)
-            return Block(stretch, rows, gathering.columns(rows, chunks, room, self.pool))
+            with table.reading():
+                if gather.fetch(
+                    *self.order.parameters,
+                    *runs,
+                    table.starts,
+                    table.guess,
+                    table.shift,
+                    table.mapped,
+                    table.addresses,
+                    gathering.which,
+                    gathering.row_bytes,
+                    room.outs,
+                    rows,
+                    chunks,
+                ):
+                    return Block(stretch, rows, gathering.columns(rows, chunks, room, self.pool))
+            del room  # a chunk that is not mapped: the rows are known, the rest is done anew
+            return Block(stretch, rows, gathering.rows(rows, self.pool))
         if isinstance(self.order, Order):
             permute.rows_of_stretch(*self.order.parameters, *runs, rows)
         else:

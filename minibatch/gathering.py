@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from minibatch import ragged
 from minibatch.buffers import refuse_indices
 from minibatch.chunks import Chunks, LeafTable
 from minibatch.columns import BITS, FIXED, SPARSE, Field, Leaf
@@ -94,10 +95,17 @@ class Gathering:
 
     def rows(self, rows: NDArray[np.int64], pool: Pool) -> dict[str, Column]:
         """The given rows of all fields: int64 (n,), any order, repetitions allowed."""
-        chunks = self.table.locate(rows)
-        room = self.room(len(rows), pool)
-        self.gather(rows, chunks, room)
-        return self.columns(rows, chunks, room, pool)
+        table, pieces = self.table, []
+        for part, chunks in table.pieces(rows):
+            here, room = rows[part], self.room(len(chunks), pool)
+            gather.gather_fields(here, chunks, table.starts, table.addresses, self.which, self.row_bytes, room.outs)
+            pieces.append(self.columns(here, chunks, room, pool))
+        if len(pieces) == 1:
+            return pieces[0]
+        return {
+            name: Column(ragged.join([piece[name].values for piece in pieces]), field)
+            for name, field in self.fields.items()
+        }
 
     def room(self, samples: int, pool: Pool) -> Room:
         """Memory for `samples` rows."""
@@ -106,13 +114,9 @@ class Gathering:
         address = memory.__array_interface__["data"][0]
         return Room(memory, begins, np.array([address + begins[i] for i in self.fixed], np.uint64))
 
-    def gather(self, rows: NDArray[np.int64], chunks: NDArray[np.int32], room: Room) -> None:
-        """Fill the room with the rows of all fields of fixed size."""
-        table = self.table
-        gather.gather_fields(rows, chunks, table.starts, table.addresses, self.which, self.row_bytes, room.outs)
-
     def columns(self, rows: NDArray[np.int64], chunks: NDArray[np.int32], room: Room, pool: Pool) -> dict[str, Column]:
-        """All fields as columns: those of fixed size, gathered before, and the others, gathered now."""
+        """All fields as columns: those of fixed size, gathered before, and the others, gathered now. Called where
+        the chunks are still mapped."""
         columns = {}
         for (name, field), begin in zip(self.fields.items(), room.begins, strict=False):
             tables = self.table.leaves[field.name]

@@ -6,6 +6,7 @@ memory until that thread has finished; it costs a reader nothing but to say when
 """
 
 import os
+import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
@@ -36,7 +37,7 @@ class Holding:
     and not the least recently used: an order that moves by windows comes back to a chunk a sweep later, and a full one
     to all alike, so it is not worth writing down every use.
 
-    Whoever changes things here holds the lock of the data set; `reading` needs none.
+    Whoever calls the others holds `lock`; `reading` needs none.
     """
 
     def __init__(self, mapped: NDArray[np.bool_], most_bytes: int) -> None:
@@ -45,6 +46,7 @@ class Holding:
         self._held: OrderedDict[Hashable, Held] = OrderedDict()
         self._bytes = 0
         self._inside: dict[int, list[Any]] = {}
+        self.lock = threading.Lock()
         ALL.add(self)
 
     @contextmanager
@@ -64,6 +66,8 @@ class Holding:
 
     def hold(self, key: Hashable, value: Any, chunks: slice, size: int = 0) -> None:
         """Hold `value`, which makes `chunks` readable, and let go of the oldest that is too much."""
+        if key in self._held:
+            self._let_go(key)
         self._held[key] = Held(value, size, chunks)
         self._bytes += size
         self._mapped[chunks] = True
@@ -88,9 +92,10 @@ class Holding:
     def __len__(self) -> int:
         return len(self._held)
 
-    def forget_readers(self) -> None:
-        """In a forked child: the other threads that were reading do not exist here."""
+    def after_fork(self) -> None:
+        """In the child, where the threads that were reading or had the lock do not exist."""
         self._inside.clear()
+        self.lock = threading.Lock()
 
 
 ALL: "weakref.WeakSet[Holding]" = weakref.WeakSet()
@@ -98,7 +103,7 @@ ALL: "weakref.WeakSet[Holding]" = weakref.WeakSet()
 
 def _after_fork() -> None:
     for holding in list(ALL):
-        holding.forget_readers()
+        holding.after_fork()
 
 
 if hasattr(os, "register_at_fork"):

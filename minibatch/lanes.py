@@ -90,7 +90,7 @@ class LaneAxis:
     @property
     def _done(self) -> int:
         """The place before which all sequences are over."""
-        return min([self._next, *self._held[self._left > 0].tolist()])
+        return int(self._held[self._left > 0].min(initial=self._next))
 
     def _advance(self, steps: int) -> tuple[int, NDArray[np.int64]]:
         """Move all lanes on by `steps`, fewer at the end: how many there were, and the pieces of `pack.advance_lanes`,
@@ -98,16 +98,15 @@ class LaneAxis:
         while True:
             lengths = self._lengths.of(self._next, self._guess)
             ended = self._next + len(lengths) >= self._lengths.end
-            lanes = [values.copy() for values in (self._held, self._taken, self._left)]
+            held, taken, left = (values.copy() for values in (self._held, self._taken, self._left))
             filled = np.zeros(self._lanes, np.int64)
             pieces = np.empty((5, self._lanes + len(lengths)), np.int64)
-            begun, count = pack.advance_lanes(steps, self._next, lengths, ended, *lanes, filled, pieces)
+            begun, count = pack.advance_lanes(steps, self._next, lengths, ended, held, taken, left, filled, pieces)
             if begun >= 0:
                 break
             self._guess *= 2
         self._guess = max(2 * self._lanes, self._guess // 2 if 4 * begun < self._guess else self._guess)
-        self._held, self._taken, self._left = lanes
-        self._next += begun
+        self._next, self._held, self._taken, self._left = self._next + begun, held, taken, left
         return int(filled.max()), pieces[:, :count]
 
     def seek(self, time: int) -> None:
@@ -132,7 +131,7 @@ class LaneAxis:
         raise ValueError('sequences="truncated" has no when(): batch.rows and batch.times say what a minibatch holds')
 
     def state(self) -> dict[str, Any]:
-        """See `Axis.state`: of each lane the place of its sequence, -1 for none, and how many of its tokens are done."""
+        """See `Axis.state`; of each lane the place of its sequence, -1 for none, and how many tokens of it are done."""
         busy = self._left > 0
         lanes = np.stack([np.where(busy, self._held, -1), np.where(busy, self._taken, 0)], 1).tolist()
         return {"row_ordinal": self._next, "lanes": lanes}
@@ -148,12 +147,11 @@ class LaneAxis:
         left = np.zeros(self._lanes, np.int64)
         fits = time % self._lanes == 0 and bool((held < place).all()) and len(set(held[busy].tolist())) == busy.sum()
         if fits:
-            rows = [int(self._lengths.order.rows_at(each, 1)[0]) for each in held[busy].tolist()]
-            left[busy] = self._lengths.dataset.lengths(np.array(rows, np.int64), self._lengths.names) - taken[busy]
+            left[busy] = [self._lengths.one(each) for each in held[busy].tolist()] - taken[busy]
         if not fits or (left[busy] <= 0).any() or (taken[busy] <= 0).any():
             raise CheckpointError(
-                f"the checkpoint is damaged: lanes {lanes!r:.80} do not go with row_ordinal {place}, nominal time {time} "
-                f"and these sequences"
+                f"the checkpoint is damaged: lanes {lanes!r:.80} do not go with row_ordinal {place}, nominal time "
+                f"{time} and these sequences"
             )
         self.time, self._next, self._held, self._taken, self._left = time, place, held, taken, left
 
@@ -179,7 +177,7 @@ class Shelf:
             self._held.append((missing, self._fetched(missing)))
         parts, found = [], []
         for _, block in self._held:
-            _, at, index = np.intersect1d(block.times, places, assume_unique=True, return_indices=True)
+            _, at, index = np.intersect1d(places_of(block), places, assume_unique=True, return_indices=True)
             parts.append(cut(block, at, skipped[index], counts[index]))
             found.append(index)
         return ascending(parts), np.sort(np.concatenate(found))
@@ -189,7 +187,7 @@ class Shelf:
         self._held = [held for held in self._held if np.isin(held[0], places).any()]
         if len(self._held) > BLOCKS_HELD:  # each sequence is copied once for so many others that are begun after it
             asked = [asked[np.isin(asked, places)] for asked, _ in self._held]
-            block = ascending([block.take(np.isin(block.times, places)) for _, block in self._held])
+            block = ascending([block.take(np.isin(places_of(block), places)) for _, block in self._held])
             self._held = [(np.concatenate(asked), block)]
 
     def _fetched(self, places: NDArray[np.int64]) -> Block:
@@ -210,8 +208,14 @@ def cut(block: Block, index: NDArray[np.int64], skipped: NDArray[np.int64], coun
             columns[name] = Column(Ragged(ragged.take(values.values, inside), offsets), column.field)
         else:
             columns[name] = Column(ragged.take(values, index), column.field)
-    times = block.times if block.times is None else block.times[index]
-    return Block(block.stretch, block.rows[index], columns, times)
+    return Block(block.stretch, block.rows[index], columns, places_of(block)[index])
+
+
+def places_of(block: Block) -> NDArray[np.int64]:
+    """Where on the axis of rows the samples of a block of `Fetcher.places` stand."""
+    if block.times is None:
+        raise AssertionError(f"a block of places that does not know them: {block.stretch}")
+    return block.times
 
 
 def ascending(parts: Sequence[Block]) -> Block:
@@ -219,7 +223,7 @@ def ascending(parts: Sequence[Block]) -> Block:
     if len(parts) == 1:
         return parts[0]
     block = join(parts, parts[0].stretch)
-    order = np.argsort(block.times)
+    order = np.argsort(places_of(block))
     return block if (np.diff(order) > 0).all() else block.take(order)
 
 

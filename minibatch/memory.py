@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 POOLED_BYTES = 1 << 20  # smaller blocks come from NumPy, which keeps small memory warm by itself
 KEPT_REGIONS = 6
+SHARED_BYTES = 16 << 20  # regions up to this size serve all pools of the process, also those to come
+SHARED: deque[mmap.mmap] = deque(maxlen=KEPT_REGIONS)
 
 
 class Pool:
@@ -20,35 +22,38 @@ class Pool:
 
     Every array that a caller may hold keeps the region's root array alive (as its `base`), and a weak reference to the
     root says when the last of them is gone: nobody has to give anything back, and nothing held is ever overwritten.
+    Large regions go with their pool, up to `KEPT_REGIONS` of others stay for the next one.
     """
 
     def __init__(self) -> None:
-        self._free: deque[mmap.mmap] = deque(maxlen=KEPT_REGIONS)
+        self._large: deque[mmap.mmap] = deque(maxlen=KEPT_REGIONS)
         self._watched: dict[int, weakref.ref[NDArray[np.uint8]]] = {}
 
     def take(self, size: int) -> NDArray[np.uint8]:
         """Uninitialised memory: uint8 (size,)."""
         if size < POOLED_BYTES:
             return np.empty(size, np.uint8)
-        for _ in range(len(self._free)):
+        whole = -(-size // POOLED_BYTES) * POOLED_BYTES
+        free = SHARED if whole <= SHARED_BYTES else self._large
+        for _ in range(len(free)):
             try:
-                region = self._free.pop()  # the last one used is still in the cache
+                region = free.pop()  # the last one used is still in the cache
             except IndexError:  # another thread was faster
                 break
             if size <= len(region) <= 2 * size + POOLED_BYTES:
-                return self._root(region, size)
-            self._free.appendleft(region)
+                return self._root(region, size, free)
+            free.appendleft(region)
         try:
-            region = anonymous(-(-size // POOLED_BYTES) * POOLED_BYTES)
+            region = anonymous(whole)
         except (OSError, OverflowError, ValueError) as error:
             raise MemoryError(
                 f"a block of {size:,} bytes cannot be allocated ({error}): ask for a smaller minibatch"
             ) from None
-        return self._root(region, size)
+        return self._root(region, size, free)
 
-    def _root(self, region: mmap.mmap, size: int) -> NDArray[np.uint8]:
+    def _root(self, region: mmap.mmap, size: int, free: deque[mmap.mmap]) -> NDArray[np.uint8]:
         root = np.frombuffer(region, np.uint8, size)
-        free, watched, name = self._free, self._watched, id(root)
+        watched, name = self._watched, id(root)
 
         def recycle(reference: weakref.ref[NDArray[np.uint8]]) -> None:
             watched.pop(name, None)

@@ -96,8 +96,7 @@ class PackedAxis:
         """See `Axis.restore`."""
         refuse_other("block", self._block, state.get("block"))
         place, offset = ordinal(state, "row_ordinal"), ordinal(state, "token_offset")
-        length = int(self._lengths.of(place, 1).sum())
-        if offset and offset >= length:
+        if offset and offset >= (length := self._lengths.one(place)):
             raise CheckpointError(
                 f"the checkpoint is damaged: it has token_offset {offset} in the sequence at row_ordinal {place}, "
                 f"which has {length} tokens"

@@ -7,6 +7,7 @@ on a border of minibatches where the size stays the same, so that only a change 
 
 import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from minibatch.timeline import Stretch
 
 BLOCK_BYTES = 4 << 20  # three of them stay in the cache; 2 and 8 MiB were slower (EPYC, 2026-11)
 BLOCKS_AHEAD = 2
+FORK_SECONDS = 5.0  # a fork waits so long for blocks on their way: many times what a block takes
 
 
 class ReadAhead:
@@ -31,6 +33,7 @@ class ReadAhead:
         self._end = end
         self._threads = threads
         self._executor: ThreadPoolExecutor | None = None
+        self._working: list[threading.Thread] = []  # the executor's threads
         self._ahead: deque[tuple[Stretch, Future[Block]]] = deque()
         self.lock = threading.RLock()  # held by whoever calls the methods below
         self.forget()
@@ -76,21 +79,28 @@ class ReadAhead:
     def close(self) -> None:
         """Stop the thread; what callers hold stays valid."""
         executor, self._executor = self._executor, None
+        self._working = []
         self.forget()
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
 
     def before_fork(self) -> None:
-        """Let the thread finish and end: what it holds at a fork (locks above all), it would hold in the child for
-        ever."""
+        """Let the threads finish and end: what they hold at a fork (locks above all), they would hold in the child for
+        ever. Not for ever, though: a transform may be waiting for the very thread that forks, or fork itself."""
         executor, self._executor = self._executor, None
         if executor is not None:
-            executor.shutdown(wait=True)
+            executor.shutdown(wait=False)
+        limit = time.monotonic() + FORK_SECONDS
+        threads, self._working = self._working, []
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, limit - time.monotonic()))
 
     def after_fork(self) -> None:
         """In the child no other thread exists, and one of them may have been in here: begin anew."""
         self.lock = threading.RLock()
         self._executor = None
+        self._working = []
         self._ahead.clear()
         self.forget()
 
@@ -169,7 +179,10 @@ class ReadAhead:
 
     def _submit(self, stretch: Stretch) -> "Future[Block] | None":
         """The block of `stretch` on its way; None where no thread can be had: nothing is then read ahead."""
-        executor = self._executor or ThreadPoolExecutor(self._threads, "minibatch-reader")
+        working = self._working  # no reference to the reader itself, or its threads would keep it alive
+        executor = self._executor or ThreadPoolExecutor(
+            self._threads, "minibatch-reader", initializer=lambda: working.append(threading.current_thread())
+        )
         try:
             coming = executor.submit(self._fetch, stretch)
         except RuntimeError:  # the interpreter is ending, the system has no thread left, or another thread is forking

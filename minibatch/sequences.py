@@ -67,6 +67,10 @@ class Lengths:
                 return np.diff(window[at : max(at, stop) + 1])
             self._look_further(place)
 
+    def one(self, place: int) -> int:
+        """The length of the sequence at `place`, whatever the limits of the source; 0 behind the end of the order."""
+        return int(self._look_up(place, 1)[0]) if place < self._laid else 0
+
     def _look_further(self, place: int) -> None:
         """Let the window begin at `place`; and if it does so already, let it be longer."""
         first, window = self._window

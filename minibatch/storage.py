@@ -1,8 +1,13 @@
 """Where bytes lie: files, mapped into memory when first needed. (Object stores come behind the same two functions.)"""
 
+import ctypes
+import mmap
 import os
 import stat
+import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -10,6 +15,13 @@ from minibatch.errors import DamagedDatasetError
 
 MANIFEST = "manifest.json"
 LOCK = ".writing"
+
+# What `advise` can say; None where the system has no such advice.
+HUGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # read from disk in pieces of 2 MiB, mapped as a whole
+SCATTERED: int | None = getattr(mmap, "MADV_RANDOM", None)  # what is around a page will not be needed
+COMING: int | None = getattr(mmap, "MADV_WILLNEED", None)
+COLD: int | None = 20 if sys.platform == "linux" else None  # MADV_COLD: the first to go when memory is short
+GONE: int | None = getattr(mmap, "MADV_DONTNEED", None) if sys.platform == "linux" else None  # out of this process
 
 
 def map_file(path: Path, expected_bytes: int) -> pa.Buffer:
@@ -44,6 +56,35 @@ def check_size(path: Path, expected_bytes: int) -> None:
             f"{path.name} in {path.parent} has {size:,} bytes, {MANIFEST} says {expected_bytes:,}: it was truncated or "
             f"replaced; run `minibatch check {path.parent}`"
         )
+
+
+def _advise_of_system() -> Any:
+    """The system's `madvise`, or None."""
+    if os.name != "posix":
+        return None
+    with suppress(OSError, AttributeError):
+        function = ctypes.CDLL(None).madvise
+        function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int), ctypes.c_int
+        return function
+    return None
+
+
+_madvise = _advise_of_system()
+
+
+def advise(address: int, size: int, advice: int | None) -> None:
+    """Tell the system what is going to happen to `size` bytes of a mapped file; it may listen, or know no such advice.
+
+    What is `COLD` or `GONE` ends at whole pages inside, what is not needed of others; anything else around them.
+    """
+    if _madvise is None or advice is None or size <= 0:
+        return
+    page, stop = mmap.PAGESIZE, address + size
+    begin = address // page * page
+    if advice in (COLD, GONE):
+        begin, stop = -(-address // page) * page, stop // page * page
+    if begin < stop:
+        _madvise(begin, stop - begin, advice)
 
 
 def file_identity(path: Path) -> tuple[int, ...] | None:

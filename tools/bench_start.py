@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from minibatch.limits import text_of
 from minibatch.tools.bench_data import Data, scaled
 from minibatch.tools.bench_pairs import PAIRS, Row, row_of
-from minibatch.tools.machine import text_of
 
 MEMORY_STEPS = 2_000  # minibatches after which memory is looked at
 GOAL_SECONDS, GOAL_MEMORY = 0.6, 200e6

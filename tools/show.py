@@ -15,10 +15,10 @@ from rich.text import Text
 from minibatch import Dataset
 from minibatch.columns import LIST, SPARSE_WIDTH
 from minibatch.errors import MissingExtraError, SchemaError
+from minibatch.limits import Memory, available_memory
 from minibatch.order import make_order
 from minibatch.storage import MANIFEST
 from minibatch.tools import show_images
-from minibatch.tools.machine import Memory, available_memory
 from minibatch.tools.screen import counted, plain_table, print_json, screen, size_text
 from minibatch.tools.show_values import classes_of, plain_value, row_of, type_text, value_text
 

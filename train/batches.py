@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibatch.batch import Batch
+from minibatch.torch import tensors
 
 Inputs = str | Sequence[str] | Callable[[nn.Module, "TensorBatch"], Any]
 
@@ -105,8 +106,7 @@ def as_tensor(values: Any, device: torch.device | None = None) -> Any:
     if isinstance(values, np.ndarray):
         if values.dtype.kind in "OUSV":
             return values
-        # torch.from_numpy warns about arrays that may not be written to; such an array is copied instead.
-        values = torch.from_numpy(values if values.flags.writeable else values.copy())
+        values = tensors.as_tensor(values)  # of pinned memory, torch then knows that a copy of it may be under way
     if device is not None and isinstance(values, Tensor):
         return values.to(device, non_blocking=True)
     return values

@@ -12,6 +12,7 @@ from minibatch.axis import border
 from minibatch.batch import Batch
 from minibatch.dataset import Dataset
 from minibatch.errors import CheckpointError
+from minibatch.mixture import Mixture
 from minibatch.source import MinibatchSource
 from minibatch.torch.epochs import Epochs, epochs_of, mode_of
 from minibatch.torch.passes import Passes
@@ -33,7 +34,9 @@ MISNAMED = {
 }
 
 
-def source_of(data: str | os.PathLike[str] | Dataset | MinibatchSource, options: Mapping[str, Any]) -> MinibatchSource:
+def source_of(
+    data: str | os.PathLike[str] | Dataset | Mixture | MinibatchSource, options: Mapping[str, Any]
+) -> MinibatchSource:
     """`data` if it is a source, or else the source that `MinibatchSource(data, **options)` is."""
     for name, instead in MISNAMED.items():
         if name in options:
@@ -81,7 +84,7 @@ class TimelineDataset(IterableDataset[Tensors]):
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | Dataset | MinibatchSource,
+        data: str | os.PathLike[str] | Dataset | Mixture | MinibatchSource,
         minibatch_size: int,
         *,
         steps_per_epoch: int | str = "sweep",

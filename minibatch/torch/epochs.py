@@ -121,6 +121,12 @@ def epochs_of(source: MinibatchSource, minibatch_size: int, steps_per_epoch: Any
     mode = mode_of(source)
     wanted = mode in ("rows", "whole") or steps_per_epoch == "sweep" or source.arguments["max_sweeps"] is not None
     sweep = sweep_of(source) if wanted else None
+    mixed = border(source.order) != len(source.dataset)
+    if steps_per_epoch == "sweep" and mixed and mode != "rows":
+        raise ValueError(
+            'a mixture of sequences has no sweeps to make epochs of: give steps_per_epoch="axis", or a number unless '
+            "sequences are whole"
+        )
     if mode == "whole":
         if not isinstance(steps_per_epoch, str):
             raise ValueError(
@@ -137,8 +143,4 @@ def epochs_of(source: MinibatchSource, minibatch_size: int, steps_per_epoch: Any
         return Epochs(minibatch_size=size, steps=steps, end=end, sweep=sweep)
     if sweep is not None:
         return Epochs(minibatch_size=size, steps=-(-sweep // size), end=end, sweep=sweep)
-    if border(source.order) == len(source.dataset):
-        return Epochs(minibatch_size=size, steps=None, end=end, by_sweep=True)
-    raise ValueError(
-        'a mixture of sequences has no sweeps to make epochs of: give steps_per_epoch=… as a number, or "axis"'
-    )
+    return Epochs(minibatch_size=size, steps=None, end=end, by_sweep=True)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from minibatch.arguments import checked_integer
 from minibatch.dataset import Dataset
 from minibatch.memory import Pool
+from minibatch.mixture import Mixture
 from minibatch.source import MinibatchSource
 from minibatch.torch.dataset import TimelineDataset, refuse_sequences, source_of
 from minibatch.torch.device import Lane, lane_to
@@ -52,7 +53,7 @@ class Loader:
 
     def __init__(
         self,
-        data: str | os.PathLike[str] | Dataset | MinibatchSource,
+        data: str | os.PathLike[str] | Dataset | Mixture | MinibatchSource,
         minibatch_size: int,
         *,
         device: Device = None,

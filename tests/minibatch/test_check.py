@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -186,6 +187,7 @@ def attack(base, compression, seed):
 
     limit = 16 << 30  # of address space: a damaged length must not become an allocation
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    warnings.filterwarnings("ignore", message=".* is compressed")
     folder = Path(base) / "target"
     good = target(folder, compression)
     content = (folder / TARGET).read_bytes()

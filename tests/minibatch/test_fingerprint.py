@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minibatch import Dataset, DatasetWriter
-from minibatch.check import check_dataset
 from minibatch.arrow_input import as_arrow
+from minibatch.buffers import readable
+from minibatch.check import check_dataset
 from minibatch.columns import field_of
 from minibatch.manifest import Fingerprint, fields_of
 from tests import datasets
@@ -157,8 +158,9 @@ def fingerprint_of(fields, metadata=None):
     schema = pa.schema(
         [pa.field(name, column.type, False, (metadata or {}).get(name)) for name, column in columns.items()]
     )
-    fingerprint = Fingerprint(fields_of(schema))
-    fingerprint.update(list(columns.values()))
+    fields = fields_of(schema)
+    fingerprint = Fingerprint(fields)
+    fingerprint.update([readable(columns[field.column], field, "here", {}) for field in fields])
     return fingerprint.hexdigest()
 
 

@@ -130,6 +130,26 @@ def test_so_many_minibatches_are_on_their_way_while_one_is_used(folder, streams,
         assert loader.state_dict() == plain.state_dict()
 
 
+def test_rows_are_gathered_where_the_copy_to_the_gpu_begins(folder, streams, monkeypatch):
+    sent = []
+
+    class Noting(SideStream):
+        def send(self, tensors):
+            sent.extend(tensors.parts())
+            return super().send(tensors)
+
+    monkeypatch.setattr(loaders, "lane_to", lambda device: Noting(torch.device("cpu"), streams))
+    monkeypatch.setattr(loaders, "PinnedPool", lambda: PinnedPool(pinned=False))
+    loader = Loader(folder, 1000, seed=5, device="cuda", steps_per_epoch=30)
+    plain = MinibatchSource(folder, seed=5)
+    for batch in loader:
+        expected = plain.next_minibatch(1000)
+        assert all(batch[name].numpy().tobytes() == expected[name].tobytes() for name in expected.fields)
+        assert loader.state_dict() == plain.state_dict()
+    inside = [tensor.untyped_storage().nbytes() > tensor.nbytes for tensor in sent]
+    assert sum(inside) > 0.8 * len(inside), "they share the storage of a block, but for the few across block borders"
+
+
 def test_devices_without_streams_are_copied_to_directly():
     assert isinstance(lane_to(None), Direct)
     assert isinstance(lane_to(torch.device("cpu")), Direct)

@@ -49,7 +49,7 @@ def mixture(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("sequences") / "more"
     with DatasetWriter(path) as writer:
         writer.write({"tokens": sequences(11, 50), "words": [["v"]] * 11, "id": np.arange(50, 61)})
-    return Mixture({"one": folder, "two": path}, {"one": 3, "two": 1})
+    return Mixture({"one": folder, "two": path}, weights={"one": 3, "two": 1})
 
 
 def same(tensors, batch):
@@ -69,7 +69,7 @@ def same(tensors, batch):
 
 
 @pytest.mark.parametrize("ahead", [0, 3])
-@pytest.mark.parametrize("limits", [{"max_sweeps": 3}, {"max_samples": 40}], ids=str)
+@pytest.mark.parametrize("limits", [{"max_sweeps": 3}, {"max_samples": 42}], ids=str)
 @pytest.mark.parametrize("mode", MODES)
 def test_every_way_of_counting_gives_the_minibatches_and_states_of_the_source(folder, mode, limits, ahead):
     options, size = MODES[mode]
@@ -225,6 +225,8 @@ def test_an_epoch_of_a_mixture_is_as_many_samples_as_its_sources_have_rows(mixtu
         assert one.sweeps_ended == other.sweeps_ended == 0
     with pytest.raises(ValueError, match="a mixture of sequences has no sweeps"):
         Loader(mixture, 12, sequences="truncated", lanes=2, fields=["tokens"])
+    with pytest.raises(ValueError, match="a mixture of sequences has no sweeps"):
+        Loader(mixture, 12)
 
 
 def test_workers_read_mixtures(mixture):

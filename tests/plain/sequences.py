@@ -52,12 +52,13 @@ class Axis:
 
 @dataclass(frozen=True, kw_only=True)
 class PlainBatch:
-    """A part of a minibatch; `tokens` has those of "packed" and "truncated" as (segment, position, row), None for
-    padding and holes, in rows of the array."""
+    """A part of a minibatch: its sequences by place, row and time; `tokens` has those of "packed" and "truncated" as
+    (segment, position, place), None for padding and holes, in rows of the array."""
 
     nominal_time: int
     nominal_end: int
     sweeps_ended: int
+    places: list[int]
     rows: list[int]
     times: list[int]
     num_samples: int
@@ -95,6 +96,7 @@ class Whole:
             nominal_time=self.time,
             nominal_end=self.time + total,
             sweeps_ended=axis.borders(self.place, self.place + len(taken)),
+            places=[place for place, _, _ in mine],
             rows=[axis.row(place) for place, _, _ in mine],
             times=[time for _, time, _ in mine],
             num_samples=sum(length for _, _, length in mine),
@@ -132,13 +134,13 @@ def begin_of(axis: Axis, place: int) -> int:
 
 
 def marked(axis: Axis, run: list[tuple[Token, int]]) -> list[tuple[int, int, int] | None]:
-    """(segment, position, row) of the tokens of one row of the array, given with their times; None for holes."""
+    """(segment, position, place) of the tokens of one row of the array, given with their times; None for holes."""
     out: list[tuple[int, int, int] | None] = []
     segment, last = 0, None
     for (place, position), time in run:
         segment += place != last
         last = place
-        out.append(None if axis.is_hole(place, time) else (segment, position, axis.row(place)))
+        out.append(None if axis.is_hole(place, time) else (segment, position, place))
     return out
 
 
@@ -166,6 +168,7 @@ class Packed:
             nominal_time=begin,
             nominal_end=end,
             sweeps_ended=axis.borders(self.place(begin), self.place(end)),
+            places=sorted(shown),
             rows=[axis.row(place) for place in sorted(shown)],
             times=[begin_of(axis, place) for place in sorted(shown)],
             num_samples=sum(token is not None for row in rows for token in row),
@@ -249,6 +252,7 @@ class Truncated:
             nominal_time=begin,
             nominal_end=self.time,
             sweeps_ended=axis.borders(finished, self.finished()),
+            places=sorted(shown),
             rows=[axis.row(place) for place in sorted(shown)],
             times=[first[place] for place in sorted(shown)],
             num_samples=sum(token is not None for row in rows for token in row),

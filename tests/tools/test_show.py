@@ -11,9 +11,9 @@ from PIL import Image
 from rich.console import Console
 
 from minibatch import Dataset, DatasetWriter, MinibatchSource
+from minibatch.limits import Memory
 from minibatch.sparse import Sparse
 from minibatch.tools import show, show_images
-from minibatch.tools.machine import Memory
 from tests.tools.samples import picture, run
 
 

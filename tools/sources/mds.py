@@ -81,7 +81,7 @@ def open_source(text: str, options: Options) -> MdsSource:
     source = MdsSource(
         folder=folder,
         columns=columns,
-        shards=[shard_of(entry, folder) for entry in index],
+        shards=[checked_shard(entry, folder) for entry in index],
         options=options,
         found=Survey(rows=0, kinds={}),
     )
@@ -171,6 +171,16 @@ def columns_of(entry: Mapping[str, Any], folder: str) -> dict[str, str]:
         return dict(zip(entry["column_names"], entry["column_encodings"], strict=True))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder!r}: index.json does not say the encoding of each column: {error}") from error
+
+
+def checked_shard(entry: Mapping[str, Any], folder: str) -> Shard:
+    try:
+        shard = shard_of(entry, folder)
+        if any(not isinstance(number, int) or number < 0 for number in (shard.samples, shard.raw_bytes)):
+            raise TypeError("its numbers of samples and bytes must be integers")
+        return shard
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder!r}: index.json does not describe its shards as MDS does: {error!r}") from error
 
 
 def shard_of(entry: Mapping[str, Any], folder: str) -> Shard:

@@ -190,7 +190,10 @@ def decoded(members: list[tuple[str, str, bytes | None]]) -> dict[str, Any]:
 
 def array_of(content: bytes) -> Any:
     """The array in an .npy file; objects are never unpickled."""
-    array = np.load(io.BytesIO(content), allow_pickle=False)
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception as error:  # NumPy parses the header as Python, and raises whatever that stumbles over
+        raise ValueError(str(error)) from error
     if not isinstance(array, np.ndarray):
         raise ValueError("it is no .npy file")
     return array

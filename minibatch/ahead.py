@@ -1,0 +1,112 @@
+"""The coming window asked for ahead, and the last one let go: advice to the system, on which no result depends.
+
+A windowed order permutes chunks, so what it will touch next is known long before: while one window is read, the chunks
+of the next one are brought into memory one after the other, at the same pace. Data that do not fit into memory are let
+go of behind, so that about two windows are resident at any time. Orders without windows that read on (None) count as
+windows of `SEQUENTIAL_BYTES`.
+"""
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minibatch.chunks import Chunks
+from minibatch.errors import MinibatchError
+from minibatch.kernels import permute
+from minibatch.order import Order
+
+SEQUENTIAL_BYTES = 32 << 20
+AT_ONCE_BYTES = 16 << 20  # asked for at most before a block: the first minibatch waits for no window
+SCATTERED_BYTES = 4096  # rows up to a page need no page around theirs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where fields of the rows lie: `picked` has the stored row of each, or None where that is the same."""
+
+    chunks: Chunks
+    names: tuple[str, ...]
+    picked: NDArray[np.int64] | None = None
+
+    def chunks_of(self, start: int, stop: int) -> list[int]:
+        """The chunks in which the rows start … stop - 1 lie, ascending."""
+        if self.picked is not None:
+            return [int(chunk) for chunk in np.unique(self.chunks.locate(self.picked[start:stop]))]
+        first, last = np.searchsorted(self.chunks.starts, [start, stop - 1], side="right") - 1
+        return list(range(first, last + 1))
+
+
+class Ahead:
+    """Called with the nominal time from which a block is about to be read, by any thread.
+
+    The axis is cut into units, an order's chunks of rows, that are numbered on through all sweeps.
+    """
+
+    def __init__(self, order: Order, places: Sequence[Place], row_bytes: int) -> None:
+        self._order = order
+        self._places = places
+        self._fits = all(place.chunks.fits for place in places)
+        bytes_of_rows = max(1, sum(place.chunks.bytes for place in places) // order.rows)
+        if order.kind == permute.WINDOWED:
+            self._rows, self._window = order.chunk_rows, order.window_chunks
+        else:
+            self._rows = max(1, AT_ONCE_BYTES // 2 // bytes_of_rows)
+            self._window = max(1, SEQUENTIAL_BYTES // (bytes_of_rows * self._rows))
+        self._units = -(-order.rows // self._rows)  # of a sweep
+        self._at_once = max(1, AT_ONCE_BYTES // (bytes_of_rows * self._rows))
+        self._asked = 0  # units below have been asked for
+        self._behind = 0  # units below have been let go
+        self._budget = self._units if self._fits else 2**62  # what fits stays: once is enough
+        self._lock = threading.Lock()
+        if order.kind == permute.FULL:
+            self._budget = 0
+            if not self._fits and row_bytes <= SCATTERED_BYTES:
+                for place in places:
+                    place.chunks.scattered = True
+
+    def __call__(self, time: int) -> None:
+        """Ask for what comes after `time`, and let go of what is behind it; at most a few chunks a call."""
+        sweep, place = divmod(time, self._order.rows)
+        unit = sweep * self._units + place // self._rows
+        window = sweep * self._units + place // self._rows // self._window * self._window
+        if self._budget <= 0 or window <= self._asked == unit + 1 + self._window:
+            return
+        if not self._lock.acquire(blocking=False):
+            return  # another thread is at it
+        try:
+            with suppress(MinibatchError, OSError):  # damage is told to whoever needs the rows
+                self._move(unit, window)
+        finally:
+            self._lock.release()
+
+    def _move(self, unit: int, window: int) -> None:
+        coming = unit + 1 + self._window
+        behind = range(self._behind, window)
+        if not window <= self._asked <= coming:  # the beginning, or a jump
+            behind = range(self._behind, self._asked)
+            self._asked = window
+        self._behind = window
+        asked = range(self._asked, min(coming, self._asked + self._at_once))
+        self._asked = asked.stop
+        self._budget -= len(asked)
+        for unit in asked:
+            for place, chunks in self._chunks_of(unit):
+                place.chunks.ask_for(chunks, place.names)
+        if not self._fits:
+            for unit in behind:
+                for place, chunks in self._chunks_of(unit):
+                    place.chunks.let_go(chunks, place.names)
+
+    def _chunks_of(self, unit: int) -> list[tuple[Place, list[int]]]:
+        sweep, slot = divmod(unit, self._units)
+        chunk = np.array([slot], np.int64)
+        if self._order.kind == permute.WINDOWED:
+            key = np.uint64(permute.absorb(self._order.parameters[4], np.uint64(sweep)))
+            permute.permute_points(self._units, key, chunk, chunk)
+        start = int(chunk[0]) * self._rows
+        stop = min(start + self._rows, self._order.rows)
+        return [(place, place.chunks_of(start, stop)) for place in self._places]
