@@ -20,7 +20,7 @@ from minibatch.kernels import permute
 from minibatch.order import Order
 
 SEQUENTIAL_BYTES = 32 << 20
-AT_ONCE_BYTES = 16 << 20  # asked for at most before a block: the first minibatch waits for no window
+AT_ONCE_BYTES, AT_ONCE_UNITS = 16 << 20, 64  # asked for at most before a block: no block waits for a whole window
 SCATTERED_BYTES = 4096  # rows up to a page need no page around theirs
 
 
@@ -57,7 +57,7 @@ class Ahead:
             self._rows = max(1, AT_ONCE_BYTES // 2 // bytes_of_rows)
             self._window = max(1, SEQUENTIAL_BYTES // (bytes_of_rows * self._rows))
         self._units = -(-order.rows // self._rows)  # of a sweep
-        self._at_once = max(1, AT_ONCE_BYTES // (bytes_of_rows * self._rows))
+        self._at_once = max(1, min(AT_ONCE_UNITS, AT_ONCE_BYTES // (bytes_of_rows * self._rows)))
         self._asked = 0  # units below have been asked for
         self._behind = 0  # units below have been let go
         self._budget = self._units if self._fits else 2**62  # what fits stays: once is enough
@@ -66,7 +66,7 @@ class Ahead:
             self._budget = 0
             if not self._fits and row_bytes <= SCATTERED_BYTES:
                 for place in places:
-                    place.chunks.scattered = True
+                    place.chunks.scatter()
 
     def __call__(self, time: int) -> None:
         """Ask for what comes after `time`, and let go of what is behind it; at most a few chunks a call."""

@@ -56,21 +56,81 @@ def readable(column: pa.Array, described: Field, where: str, nulls: Nulls) -> li
     Raises `SchemaError` for other nulls, `DamagedDatasetError` for what cannot be decoded; `where` names the chunk.
     """
     what = f"{where}, field {described.name!r}"
-    if described.is_mask:
-        forgiving, item = True, pc.is_valid
-    else:
-        policy = nulls.get(described.name)
-        fill = None if policy is None else fill_of(described, policy)
-        forgiving, item = fill is not None, Filling(fill, what)
-    plain = Plain(forgiving, item, what)
+    policy = nulls.get(described.name)
+    fill = None if policy is None or described.is_mask else fill_of(described, policy)
+    item = pc.is_valid if described.is_mask else Filling(fill, what)
+    filled = Filled(described.is_mask or fill is not None, item, what)
     try:
-        return [plain.below(column, leaf.path) for leaf in described.leaves]
+        return [filled.of(decoded(column, leaf.path)) for leaf in described.leaves]
     except pa.ArrowNotImplementedError as error:
-        raise SchemaError(
-            f"{what} has type {column.type}, which this release of Arrow cannot decode: {error}"
-        ) from None
+        raise SchemaError(f"{what}: this release of Arrow cannot decode {column.type}: {error}") from None
     except pa.ArrowException as error:
         raise DamagedDatasetError(f"{what}: it cannot be decoded: {error}") from None
+
+
+def decoded(column: pa.Array, path: tuple[str, ...]) -> pa.Array:
+    """What lies at `path` below the structs of a column, at every level without what it is wrapped or encoded in:
+    extension types, dictionaries, runs, views. Nulls stay.
+
+    The column itself where there is nothing to do. Large forms stay too, as kernels read both. What is decoded is a
+    copy, checked in full before.
+    """
+    kind = column.type
+    if isinstance(column, pa.ExtensionArray):
+        return decoded(column.storage, path)
+    if pa.types.is_dictionary(kind):
+        column.dictionary.validate(full=True)
+        return wide(decoded(column.dictionary, path)).take(column.indices)
+    if pa.types.is_run_end_encoded(kind):
+        column.validate(full=True)
+        places = np.arange(column.offset, column.offset + len(column))
+        runs = np.searchsorted(column.run_ends.to_numpy(), places, side="right")
+        return wide(decoded(column.values, path)).take(pa.array(runs))
+    if is_view(kind, "string") or is_view(kind, "binary"):
+        column.validate(full=True)
+        return column.cast(pa.large_string() if is_view(kind, "string") else pa.large_binary())
+    if is_view(kind, "list") or is_view(kind, "large_list"):
+        return in_order(column, path)
+    if pa.types.is_struct(kind) and path:
+        number = kind.get_field_index(path[0])
+        child = column.flatten()[number] if column.null_count else column.field(number)
+        return decoded(child, path[1:])
+    size = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
+    if size < 0 and not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return column
+    values = column.values
+    inner = decoded(values, path)
+    if inner is values:
+        return column
+    buffers = column.buffers()[: 1 if size >= 0 else 2]
+    kind = pa.large_list(inner.type) if pa.types.is_large_list(kind) else pa.list_(inner.type, size)
+    return pa.Array.from_buffers(kind, len(column), buffers, offset=column.offset, children=[inner])
+
+
+def in_order(views: pa.Array, path: tuple[str, ...]) -> pa.Array:
+    """Views of lists as lists: their elements one list behind the other."""
+    views.validate(full=True)
+    missing = views.is_null().to_numpy(zero_copy_only=False)
+    sizes = np.where(missing, 0, views.sizes.to_numpy()).astype(np.int64)
+    marks = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
+    places = np.repeat(views.offsets.to_numpy() - marks[:-1], sizes) + np.arange(marks[-1])
+    offsets = pa.array(marks, mask=np.append(missing, False) if missing.any() else None)
+    return pa.LargeListArray.from_arrays(offsets, decoded(views.values, path).take(pa.array(places)))
+
+
+def elements(column: pa.Array) -> pa.Array:
+    """The elements of all lists of a column, end to end; null lists have none.
+
+    Without rows there are none, which Arrow's own `flatten` does not survive if offsets then begin behind 0.
+    """
+    return column.flatten() if len(column) else column.values.slice(0, 0)
+
+
+def wide(column: pa.Array) -> pa.Array:
+    """`column` with 64-bit offsets if it is of text or bytes: repeated ones of a dictionary may need them."""
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        return column.cast(pa.large_string() if pa.types.is_string(column.type) else pa.large_binary())
+    return column
 
 
 def fill_of(described: Field, policy: Any) -> pa.Scalar:
@@ -123,98 +183,47 @@ def null_error(count: int, what: str) -> SchemaError:
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """Takes columns apart: `item` is what becomes of elements; with `forgiving`, nulls may stand above them."""
+class Filled:
+    """Takes the nulls out of decoded columns: `item` says what becomes of elements; with `forgiving`, null lists read
+    as empty, and null arrays as arrays of nulls."""
 
     forgiving: bool
     item: Callable[[pa.Array], pa.Array]
     what: str
 
-    def below(self, column: pa.Array, path: tuple[str, ...]) -> pa.Array:
-        """`column` in plain form: of structs, what lies at `path` in them."""
-        column = decoded(column)
-        kind = column.type
-        if pa.types.is_struct(kind) and path:
-            number = kind.get_field_index(path[0])
-            child = column.flatten()[number] if column.null_count else column.field(number)
-            return self.below(child, path[1:])
-        if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            return self._list(column, path)
-        if pa.types.is_fixed_size_list(kind):
-            return self._array(column, path)
-        return self.item(column)
-
-    def _list(self, column: pa.Array, path: tuple[str, ...]) -> pa.Array:
+    def of(self, column: pa.Array) -> pa.Array:
+        """`column` without nulls; itself where nothing is to be done."""
+        is_array = pa.types.is_fixed_size_list(column.type)
+        if not (is_array or pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+            return self.item(column)
         if column.null_count and not self.forgiving:
             raise null_error(column.null_count, self.what)
-        # Elements that no list has may lie around, and be null: then they are left out.
-        spare = column.values.null_count and len(column.values) != len(column.flatten())
-        if column.null_count or spare:
-            checked_offsets(column, len(column.values), f"{len(column.values)} elements", self.what)
-            inner = self.below(column.flatten(), path)
-            buffers = [None, pa.py_buffer(lengths_laid_out(column))]
-            return pa.Array.from_buffers(pa.large_list(inner.type), len(column), buffers, children=[inner])
+        return self._array(column) if is_array else self._list(column)
+
+    def _list(self, column: pa.Array) -> pa.Array:
         values = column.values
-        inner = self.below(values, path)
+        # Elements that no list has may lie around, and be null: then they are left out.
+        if column.null_count or (values.null_count and len(values) != len(elements(column))):
+            checked_offsets(column, len(values), f"{len(values)} elements", self.what)
+            lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+            offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+            return pa.LargeListArray.from_arrays(pa.array(offsets), self.of(elements(column)))
+        inner = self.of(values)
         if inner is values:
             return column
         kind = pa.large_list(inner.type) if pa.types.is_large_list(column.type) else pa.list_(inner.type)
         buffers = [None, column.buffers()[1]]
         return pa.Array.from_buffers(kind, len(column), buffers, offset=column.offset, children=[inner])
 
-    def _array(self, column: pa.Array, path: tuple[str, ...]) -> pa.Array:
+    def _array(self, column: pa.Array) -> pa.Array:
         size = column.type.list_size
-        if column.null_count:
-            if not self.forgiving:
-                raise null_error(column.null_count, self.what)
-            # Null rows have elements of which nothing is said: they become null themselves.
+        values = elements(column)
+        if column.null_count:  # what lies below null arrays may be anything
             places = np.arange(column.offset * size, (column.offset + len(column)) * size)
             missing = np.repeat(column.is_null().to_numpy(zero_copy_only=False), size)
             values = column.values.take(pa.array(places, mask=missing))
-        else:
-            values = column.flatten()
-        inner = self.below(values, path)
+        inner = self.of(values)
         return pa.Array.from_buffers(pa.list_(inner.type, size), len(column), [None], children=[inner])
-
-
-def decoded(column: pa.Array) -> pa.Array:
-    """`column` without what it is wrapped or encoded in at this level: extension types, dictionaries, runs, views.
-
-    Large forms stay, as kernels read both. What is copied here is checked in full before.
-    """
-    kind = column.type
-    if isinstance(column, pa.ExtensionArray):
-        return decoded(column.storage)
-    encoded = pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind)
-    if encoded or is_view(kind, "string") or is_view(kind, "binary"):
-        column.validate(full=True)
-    if pa.types.is_dictionary(kind):
-        return wide(decoded(column.dictionary)).take(column.indices)
-    if pa.types.is_run_end_encoded(kind):
-        ends = column.run_ends.to_numpy()
-        runs = np.searchsorted(ends, np.arange(column.offset, column.offset + len(column)), side="right")
-        return wide(decoded(column.values)).take(pa.array(runs))
-    if is_view(kind, "string") or is_view(kind, "binary"):
-        return column.cast(pa.large_string() if is_view(kind, "string") else pa.large_binary())
-    if is_view(kind, "list") or is_view(kind, "large_list"):
-        column.validate(full=True)
-        missing = np.append(column.is_null().to_numpy(zero_copy_only=False), False)
-        offsets = pa.array(lengths_laid_out(column), mask=missing if column.null_count else None)
-        return pa.LargeListArray.from_arrays(offsets, column.flatten())
-    return column
-
-
-def lengths_laid_out(column: pa.Array) -> Any:
-    """Where the elements of each list begin once flattened: int64 (rows + 1,); null lists have none."""
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def wide(column: pa.Array) -> pa.Array:
-    """`column` with 64-bit offsets: repeating text of a dictionary may need them."""
-    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
-        return column.cast(pa.large_string() if pa.types.is_string(column.type) else pa.large_binary())
-    return column
 
 
 def leaf_buffers(columns: list[pa.Array], described: Field, where: str) -> list[LeafBuffers]:
@@ -236,7 +245,7 @@ def checked_leaves(batch: pa.RecordBatch, fields: list[Field], where: str, nulls
         if field.layout == SPARSE:
             indices = leaves[0]
             while not pa.types.is_integer(indices.type):
-                indices = indices.flatten()
+                indices = elements(indices)
             refuse_indices(indices.to_numpy(), field, f"{where}, field {field.name!r}")
         found.append(leaves)
     return found
@@ -306,4 +315,4 @@ def refuse_unequal(indices: pa.Array, values: pa.Array, what: str) -> None:
         if not np.array_equal(ours, theirs):
             row = int(np.argmax(ours != theirs))
             raise DamagedDatasetError(f"{what}: vector {row} has {ours[row]} indices for {theirs[row]} values")
-        indices, values = indices.flatten(), values.flatten()
+        indices, values = elements(indices), elements(values)

@@ -98,7 +98,7 @@ class Chunks:
         self._warned = False
         self.bytes = sum(shard.bytes for _, shard in self._shards)
         self.fits = self.bytes <= room // CACHED_SHARE  # into the memory that is left
-        self.scattered = False  # whether small rows are read here and there
+        self._scattered = False  # whether small rows are read here and there
 
     @property
     def rows(self) -> int:
@@ -229,7 +229,7 @@ class Chunks:
     def _hold_shard(self, index: int, first: int, content: Any) -> None:
         if self.fits:
             advise(content.address, content.size, storage.HUGE_PAGES)
-        elif self.scattered:
+        elif self._scattered:
             advise(content.address, content.size, storage.SCATTERED)
         chunks = slice(first, first + self._shards[index][1].num_chunks)
         self._holding.hold(("shard", index), content, chunks)
@@ -263,6 +263,13 @@ class Chunks:
                     table.offsets[level][at] = address
                     table.offset_bytes[level][at] = width
         return direct, held, size
+
+    def scatter(self) -> None:
+        """Have the system read single pages where rows are touched, and nothing around them."""
+        with self._holding.lock:
+            self._scattered = True
+            for content in self._holding.of("shard"):
+                advise(content.address, content.size, storage.SCATTERED)
 
     def ask_for(self, chunks: Sequence[int], names: Sequence[str]) -> None:
         """Map these chunks and have the system read the fields `names` of them, without waiting for it. Chunks that

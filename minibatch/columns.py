@@ -234,7 +234,8 @@ def fields_in(arrow_field: pa.Field, refused: dict[str, SchemaError] | None = No
     """
     name = arrow_field.name
     try:
-        yield from below(Position(column=name, name=name), arrow_field.type, metadata_of(arrow_field), refused)
+        place = Position(column=name, name=name, type=arrow_field.type)
+        yield from below(place, arrow_field.type, metadata_of(arrow_field), refused)
     except SchemaError as error:
         if refused is None:
             raise
@@ -243,10 +244,14 @@ def fields_in(arrow_field: pa.Field, refused: dict[str, SchemaError] | None = No
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """A place in the type of a column, below structs (`path`) and lists (`depth`), and the `name` that it has there."""
+    """A place in the type of a column, below structs (`path`) and lists (`depth`), and the `name` that it has there.
+
+    `type` is the type of that name, with its lists.
+    """
 
     column: str
     name: str
+    type: pa.DataType
     path: tuple[str, ...] = ()
     depth: int = 0
 
@@ -255,12 +260,13 @@ def below(
     place: Position, kind: pa.DataType, metadata: dict[str, str], refused: dict[str, SchemaError] | None
 ) -> Iterator[Field]:
     """`fields_in` of what lies at a place and below it."""
-    whole, kind = kind, plain_type(kind)
+    kind = plain_type(kind)
     if pa.types.is_list(kind) and place.depth < 2:
         yield from below(replace(place, depth=place.depth + 1), kind.value_type, metadata, refused)
     elif pa.types.is_struct(kind) and SPARSE_WIDTH not in metadata and kind.num_fields:
         for child in kind:
-            inner = replace(place, name=f"{place.name}.{child.name}", path=(*place.path, child.name))
+            path, name = (*place.path, child.name), f"{place.name}.{child.name}"
+            inner = replace(place, name=name, path=path, type=child.type)
             try:
                 yield from below(inner, child.type, metadata_of(child), refused)
             except SchemaError as error:
@@ -270,10 +276,10 @@ def below(
     elif pa.types.is_struct(kind) and SPARSE_WIDTH in metadata:
         yield sparse_field(place, kind, metadata)
     else:
-        yield array_field(place, kind, whole, metadata)
+        yield array_field(place, kind, metadata)
 
 
-def array_field(place: Position, kind: pa.DataType, whole: pa.DataType, metadata: dict[str, str]) -> Field:
+def array_field(place: Position, kind: pa.DataType, metadata: dict[str, str]) -> Field:
     """The field of what is no struct and stands in no more lists than `place` says."""
     is_text = pa.types.is_string(kind)
     if is_text or pa.types.is_binary(kind):
@@ -282,8 +288,8 @@ def array_field(place: Position, kind: pa.DataType, whole: pa.DataType, metadata
     dtype, shape = leaf_dtype(kind), row_shape(kind, place.name)
     if dtype is None:
         raise SchemaError(
-            f"field {place.name!r} has type {whole}, which cannot be read as an array: convert it to numbers, text, "
-            f"bytes, fixed-shape tensors, or lists of those nested at most once, or leave it out (fields=…)"
+            f"field {place.name!r} has type {place.type}, which cannot be read as an array: convert it to numbers, "
+            f"text, bytes, fixed-shape tensors, or lists of those nested at most once, or leave it out (fields=…)"
         )
     leaf = Leaf(dtype=dtype, shape=shape, levels=place.depth, path=place.path)
     return field_at(place, (leaf,), dtype=dtype, shape=shape, arrow_type=kind, metadata=metadata)
@@ -321,8 +327,13 @@ def field_at(place: Position, leaves: tuple[Leaf, ...], *, layout: str = "", **r
 
 
 def mask_of(field: Field) -> Field:
-    """The field `<name>.valid`: for each element of `field` whether it is there, and not null."""
+    """The field `<name>.valid`: for each element of `field` whether it is not null."""
     path = field.leaves[0].path[:-1] if field.layout == SPARSE else field.leaves[0].path
-    leaf = Leaf(dtype=np.dtype(np.bool_), shape=field.shape, levels=field.depth, path=path)
-    place = Position(column=field.column, name=field.name + VALID, path=path, depth=field.depth)
-    return field_at(place, (leaf,), dtype=leaf.dtype, shape=field.shape, arrow_type=pa.bool_(), is_mask=True)
+    kind, shape = field.arrow_type, field.shape
+    while pa.types.is_fixed_size_list(kind):
+        kind = plain_type(kind.value_type)
+    if pa.types.is_fixed_size_binary(kind):
+        shape = shape[:-1]  # a value of so many bytes is there or not
+    leaf = Leaf(dtype=np.dtype(np.bool_), shape=shape, levels=field.depth, path=path)
+    place = Position(column=field.column, name=field.name + VALID, type=pa.bool_(), path=path, depth=field.depth)
+    return field_at(place, (leaf,), dtype=leaf.dtype, shape=shape, arrow_type=pa.bool_(), is_mask=True)

@@ -85,6 +85,11 @@ class Fetcher:
     def _parts(self) -> list[tuple[Part, Gathering]]:
         return self.dataset.gatherings(self.names)
 
+    def prepare(self, stretch: Stretch) -> None:
+        """Have the system bring in what comes after `stretch`; for a thread that nobody waits for."""
+        if self._ahead is not None:
+            self._ahead(stretch.start)
+
     @cached_property
     def _ahead(self) -> Ahead | None:
         order = getattr(self.order, "base", self.order)
@@ -111,8 +116,6 @@ class Fetcher:
 
     def __call__(self, stretch: Stretch) -> Block:
         """The block of `stretch`."""
-        if self._ahead is not None:
-            self._ahead(stretch.start)
         if not self.operations:
             return self._gathered(stretch)
         if self._hull == 1:

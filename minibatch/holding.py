@@ -9,7 +9,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 MOST_HELD = 16_384  # a quarter of the mappings that Linux grants: the rest is for other data sets and for allocators
 MOST_NEW = 512  # that one reading may add, as none of them can be let go before it ends
+
+Key = tuple[str, int]  # a kind of thing, and which of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class Holding:
     def __init__(self, mapped: NDArray[np.bool_], most_bytes: int) -> None:
         self._mapped = mapped
         self._most_bytes = most_bytes
-        self._held: OrderedDict[Hashable, Held] = OrderedDict()
+        self._held: OrderedDict[Key, Held] = OrderedDict()
         self._bytes = 0
         self._inside: dict[int, list[Any]] = {}
         self.lock = threading.Lock()
@@ -59,12 +61,16 @@ class Holding:
         finally:
             self._inside.pop(id(kept), None)
 
-    def get(self, key: Hashable) -> Any:
+    def get(self, key: Key) -> Any:
         """What is held as `key`, or None."""
         held = self._held.get(key)
         return None if held is None else held.value
 
-    def hold(self, key: Hashable, value: Any, chunks: slice, size: int = 0) -> None:
+    def of(self, kind: str) -> list[Any]:
+        """All that is held of a kind."""
+        return [held.value for (found, _), held in self._held.items() if found == kind]
+
+    def hold(self, key: Key, value: Any, chunks: slice, size: int = 0) -> None:
         """Hold `value`, which makes `chunks` readable, and let go of the oldest that is too much."""
         if key in self._held:
             self._let_go(key)
@@ -82,7 +88,7 @@ class Holding:
         for key in list(self._held):
             self._let_go(key)
 
-    def _let_go(self, key: Hashable) -> None:
+    def _let_go(self, key: Key) -> None:
         held = self._held.pop(key)
         self._bytes -= held.size
         self._mapped[held.chunks] = False  # first: who begins to read from now on does not find it

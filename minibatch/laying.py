@@ -102,7 +102,7 @@ def lay_axis(
 def refuse_unpackable(mode: str, fetcher: Fetcher, names: list[str]) -> None:
     """Raise `SchemaError` unless there is a list of numbers to lay end to end."""
     fields = {name: fetcher.dataset.fields[name] for name in fetcher.names}
-    if not any(name in fields for name in names):
+    if not any(field.depth for field in fields.values()) or not names:
         raise SchemaError(f"sequences={mode!r} needs a list field to lay end to end; the fields are {list(fields)}")
     for name, field in fields.items():
         if field.depth > 1 or (field.depth and (field.layout != LIST or field.is_bytes)) or field.width:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from minibatch.buffers import wide
+from minibatch.buffers import elements, wide
 from minibatch.columns import SPARSE, Field, Leaf, fields_in
 from minibatch.errors import DamagedDatasetError, DatasetError, SchemaError, UnfinishedDatasetError
 from minibatch.storage import MANIFEST, write_atomically
@@ -243,7 +243,7 @@ def feed(column: pa.Array, field: Field, leaf: Leaf, values: Any, lengths: list[
     """Add the rows of one leaf to the stream of its values, and to those of its lengths, from the outside."""
     for stream in lengths[: leaf.levels - field.is_bytes]:
         stream.update(np.diff(column.offsets.to_numpy()).astype("<i8").data)
-        column = column.flatten()
+        column = elements(column)
     if not field.is_bytes:
         is_index = field.layout == SPARSE and leaf is field.leaves[0]
         values.update(flat_values(column.cast(pa.int64()) if is_index else column).view(np.uint8))
@@ -258,7 +258,7 @@ def feed(column: pa.Array, field: Field, leaf: Leaf, values: Any, lengths: list[
 def flat_values(column: pa.Array) -> Any:
     """All elements of a column without lists in row-major order: 1-D, contiguous; bits as bools, others as bytes."""
     while pa.types.is_fixed_size_list(column.type):
-        column = column.flatten()
+        column = elements(column)
     if pa.types.is_boolean(column.type):
         return column.to_numpy(zero_copy_only=False)
     width = column.type.byte_width

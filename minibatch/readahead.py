@@ -24,16 +24,25 @@ FORK_SECONDS = 5.0  # a fork waits so long for blocks on their way: many times w
 class ReadAhead:
     """Gives any interval of the axis as a block, and keeps the next blocks coming while reading is sequential.
 
-    `fetch` gathers a stretch and is called from `threads` background threads; `end` is the time at which the axis ends.
+    `fetch` gathers a stretch and is called from `threads` background threads, each time after `prepare`; `end` is the
+    time at which the axis ends.
     """
 
-    def __init__(self, fetch: Callable[[Stretch], Block], sample_bytes: int, end: int, threads: int = 1) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[Stretch], Block],
+        sample_bytes: int,
+        end: int,
+        threads: int = 1,
+        prepare: Callable[[Stretch], None] | None = None,
+    ) -> None:
         self._fetch = fetch
+        self._prepare = prepare
         self._sample_bytes = max(1, sample_bytes)
         self._end = end
         self._threads = threads
         self._executor: ThreadPoolExecutor | None = None
-        self._working: list[threading.Thread] = []  # the executor's threads
+        self._name = f"minibatch-reader-{id(self):x}-"  # of its threads
         self._ahead: deque[tuple[Stretch, Future[Block]]] = deque()
         self.lock = threading.RLock()  # held by whoever calls the methods below
         self.forget()
@@ -79,7 +88,6 @@ class ReadAhead:
     def close(self) -> None:
         """Stop the thread; what callers hold stays valid."""
         executor, self._executor = self._executor, None
-        self._working = []
         self.forget()
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
@@ -91,16 +99,14 @@ class ReadAhead:
         if executor is not None:
             executor.shutdown(wait=False)
         limit = time.monotonic() + FORK_SECONDS
-        threads, self._working = self._working, []
-        for thread in threads:
-            if thread is not threading.current_thread():
+        for thread in threading.enumerate():
+            if thread.name.startswith(self._name) and thread is not threading.current_thread():
                 thread.join(max(0.0, limit - time.monotonic()))
 
     def after_fork(self) -> None:
         """In the child no other thread exists, and one of them may have been in here: begin anew."""
         self.lock = threading.RLock()
         self._executor = None
-        self._working = []
         self._ahead.clear()
         self.forget()
 
@@ -179,17 +185,21 @@ class ReadAhead:
 
     def _submit(self, stretch: Stretch) -> "Future[Block] | None":
         """The block of `stretch` on its way; None where no thread can be had: nothing is then read ahead."""
-        working = self._working  # no reference to the reader itself, or its threads would keep it alive
-        executor = self._executor or ThreadPoolExecutor(
-            self._threads, "minibatch-reader", initializer=lambda: working.append(threading.current_thread())
-        )
+        executor = self._executor or ThreadPoolExecutor(self._threads, self._name)
         try:
-            coming = executor.submit(self._fetch, stretch)
+            coming = executor.submit(prepared, self._prepare, self._fetch, stretch)
         except RuntimeError:  # the interpreter is ending, the system has no thread left, or another thread is forking
             self._executor = None
             return None
         self._executor = executor
         return coming
+
+
+def prepared(prepare: Callable[[Stretch], None] | None, fetch: Callable[[Stretch], Block], stretch: Stretch) -> Block:
+    """The block of `stretch`, after what there is to prepare."""
+    if prepare is not None:
+        prepare(stretch)
+    return fetch(stretch)
 
 
 def contiguous(start: int, length: int) -> Stretch:

@@ -112,7 +112,7 @@ class MinibatchSource:
             seed=self.seed,
         )
         threads = checked_integer(threads, "threads", least=1, most=16)
-        self._reader = ReadAhead(fetcher, fetcher.sample_bytes, end, threads)
+        self._reader = ReadAhead(fetcher, fetcher.sample_bytes, end, threads, fetcher.prepare)
         self._axis = laying.lay_axis(
             self._mode, fetcher, self._reader, holes, lengths, end, max_samples, block=block, lanes=lanes
         )

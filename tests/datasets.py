@@ -3,7 +3,6 @@
 import base64
 import json
 import tempfile
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from minibatch import Dataset, DatasetWriter, NullMask
 from minibatch.buffers import readable
 from minibatch.manifest import Fingerprint, Manifest, Shard, canonical, fields_of, pack_chunks, write_manifest
 
-FORGIVING = defaultdict(NullMask)  # of nulls: they are found when the data set is read
 WORDS = ("", "a", "ünï", "日本語", "🦊", "line\nbreak", "nul\0inside", "x" * 40)
 
 
@@ -111,13 +109,14 @@ def write_foreign(
         [pa.field(name, column.type, True, (metadata or {}).get(name)) for name, column in shards[0][0].items()]
     )
     fields = fields_of(schema)
+    forgiving = dict.fromkeys((field.name for field in fields), NullMask())  # nulls are found when it is read
     fingerprint, listed = Fingerprint(fields), []
     for number, chunks in enumerate(shards):
         file = folder / names.format(number)
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
             for chunk in chunks:
                 writer.write_batch(pa.record_batch(list(chunk.values()), schema=schema))
-                fingerprint.update([readable(chunk[field.column], field, "a test", FORGIVING) for field in fields])
+                fingerprint.update([readable(chunk[field.column], field, "a test", forgiving) for field in fields])
         rows = [len(next(iter(chunk.values()))) for chunk in chunks]
         content = file.read_bytes()
         digest = xxhash.xxh3_128_hexdigest(content)

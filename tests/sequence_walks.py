@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 from hypothesis import strategies as st
 
 import minibatch.readahead
 import minibatch.sequences
-from minibatch import MinibatchSource, SkipRows
-from tests.plain.sequences import Packed, PlainBatch, Truncated, Walk, Whole
-from tests.sequence_data import LAID, LENGTHS, ORDERS, Laid, assert_equal, lay, shifted
+from minibatch import Batch, MinibatchSource, Ragged, SkipRows
+from tests.plain.sequences import Packed, Truncated, Walk, Whole
+from tests.sequence_data import LENGTHS, ORDERS, Laid, assert_equal, lay, shifted
 
 Step = tuple[Any, ...]
 
 
-def steps(unit: int = 1) -> st.SearchStrategy[list[Step]]:
-    """What a caller may do, sizes and times in multiples of `unit`; equal reads in a row, so that reading ahead sets in."""
+def steps() -> st.SearchStrategy[list[Step]]:
+    """What a caller may do, in multiples of a unit; equal reads in a row, so that reading ahead sets in."""
     sizes = st.integers(1, 12) | st.sampled_from([1, 25, 90])
     times = st.integers(0, 60) | st.sampled_from([150, 400])
     part = st.integers(1, 5).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1)))
@@ -31,7 +32,7 @@ def steps(unit: int = 1) -> st.SearchStrategy[list[Step]]:
         st.tuples(st.sampled_from(["restore", "pickle", "deepcopy", "close and open"])),
         st.tuples(st.just("at"), times, st.integers(0, 9)),
     )
-    return st.lists(step, min_size=1, max_size=8).map(lambda found: [*found, ("read", 3 * unit, (1, 0), 2)])
+    return st.lists(step, min_size=1, max_size=8).map(lambda found: [*found, ("read", 3, (1, 0), 2)])
 
 
 def limits(unit: int = 1) -> st.SearchStrategy[dict[str, int]]:
@@ -147,26 +148,31 @@ def rows_at(twin: Whole | Packed, time: int, count: int) -> list[int]:
     return found
 
 
-def every_state(make: Callable[[], MinibatchSource], unit: int, until: int) -> None:
-    """From every position of a source, a fresh one goes on as if never interrupted."""
-    source = make()
-    while source.nominal_time < until:
-        state = json.dumps(source.get_checkpoint_state())
-        for size in (unit, 3 * unit, 8 * unit):
-            one, other = make(), make()
-            one.restore_from_checkpoint(json.loads(state))
-            other.seek(json.loads(state)["nominal_time"])
-            reference = make()
-            reference.restore_from_checkpoint(json.loads(state))
-            for _ in range(3):
-                a, b, c = (each.next_minibatch(size) for each in (one, other, reference))
-                assert a.rows.tolist() == b.rows.tolist() == c.rows.tolist()
-                assert one.get_checkpoint_state() == other.get_checkpoint_state()
-            for each in (one, other, reference):
-                each.close()
-        if not source.next_minibatch(unit):
-            break
+def from_everywhere(make: Callable[[], MinibatchSource], unit: int, reads: int) -> int:
+    """From each of so many positions, a fresh source goes on as one that only sought the same time; how many there
+    were before the end."""
+    source, positions = make(), 0
+    while positions < reads and source.next_minibatch(unit):
+        state = source.get_checkpoint_state()
+        restored, sought = make(), make()
+        restored.restore_from_checkpoint(json.loads(json.dumps(state)))
+        sought.seek(state["nominal_time"])
+        going_on = copy.deepcopy(source)
+        for size in (unit, 5 * unit, 2 * unit, 11 * unit):
+            same = [each.next_minibatch(size) for each in (going_on, restored, sought)]
+            assert len({(b.nominal_time, b.nominal_end, b.sweeps_ended, b.num_samples) for b in same}) == 1
+            assert same[0].rows.tolist() == same[1].rows.tolist() == same[2].rows.tolist()
+            assert same[0].times.tolist() == same[1].times.tolist() == same[2].times.tolist()
+            assert all(np.array_equal(shown(same[0], name), shown(b, name)) for b in same for name in b.fields)
+        assert going_on.get_checkpoint_state() == restored.get_checkpoint_state() == sought.get_checkpoint_state()
+        for each in (going_on, restored, sought):
+            each.close()
+        positions += 1
     source.close()
+    return positions
 
 
-__all__ = ["LAID", "PlainBatch", "cases", "every_state", "holes", "limits", "rows_at", "steps", "walk"]
+def shown(batch: Batch, name: str) -> Any:
+    """The values of a field as one array."""
+    values = batch[name]
+    return values.values if isinstance(values, Ragged) else values

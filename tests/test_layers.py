@@ -77,10 +77,11 @@ LEVEL = {
     "axis": 10,
     "sequences": 11,
     "packing": 12,
-    "laying": 13,
-    "source": 14,
-    "torch": 15,
-    "__init__": 16,
+    "lanes": 13,
+    "laying": 14,
+    "source": 15,
+    "torch": 16,
+    "__init__": 17,
 }
 # The few arrows between files of one level, from the importing to the imported one.
 SAME_LEVEL = {("rng", "errors"), ("rng", "arguments"), ("rng", "kernels")}

@@ -25,3 +25,9 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return made[name]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def sequences_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the data sets of `tests.sequence_data` lie."""
+    return tmp_path_factory.mktemp("sequences")

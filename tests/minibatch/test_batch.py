@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import minibatch.readahead
-from minibatch import Dataset, DatasetWriter, MinibatchSource, errors, memory
+from minibatch import Dataset, DatasetWriter, MinibatchSource, Ragged, SkipRows, errors, memory
 from minibatch.memory import POOLED_BYTES
+from tests import sequence_data
 
 ROWS, WIDTH = 4000, 512  # 2 MiB
 
@@ -206,3 +207,56 @@ def test_the_pickle_of_a_minibatch_is_as_small_as_it(wide):
     for _ in range(30):
         batch = source.next_minibatch(10)
     assert len(pickle.dumps(batch)) < 10 * WIDTH + 2000
+
+
+SEQUENCES: list[dict[str, Any]] = [
+    {},
+    {"sequences": "rows"},
+    {"sequences": "packed", "block": 3, "fields": sequence_data.LAID},
+    {"sequences": "truncated", "lanes": 3, "fields": sequence_data.LAID},
+]
+
+
+@pytest.mark.parametrize("options", SEQUENCES)
+@pytest.mark.parametrize("copied", [lambda batch: pickle.loads(pickle.dumps(batch)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("skip", [(), [(4, 9), SkipRows([0, 3])]])
+def test_a_copy_of_sequences_has_all_that_the_minibatch_has(sequences_root, options, copied, skip):
+    folder = sequence_data.folder_of(sequences_root, "plain")
+    with MinibatchSource(folder, 1, length_field="tokens", skip=skip, max_sweeps=2, **options) as source:
+        for n, i in [(1, 0), (2, 1), (5, 4), (1, 0), (1, 0), (1, 0), (1, 0)]:
+            batch = source.next_minibatch(9, n, i)
+            other = copied(batch)
+            for again in (other, copied(other)):
+                for attribute in ("nominal_time", "nominal_end", "num_samples", "num_sequences", "sweeps_ended"):
+                    assert getattr(again, attribute) == getattr(batch, attribute)
+                assert (bool(again), repr(again), again.fields) == (bool(batch), repr(batch), batch.fields)
+                for attribute in ("rows", "times", "segment_ids", "positions", "cu_seqlens"):
+                    mine, others = getattr(batch, attribute), getattr(again, attribute)
+                    assert (mine is None) == (others is None)
+                    assert mine is None or np.array_equal(mine, others), attribute
+                for name in batch.fields:
+                    mine, others = batch[name], again[name]
+                    assert type(mine) is type(others)
+                    if isinstance(mine, Ragged):
+                        assert mine.offsets.tolist() == others.offsets.tolist()
+                        mine, others = mine.values, others.values
+                    assert mine.dtype == others.dtype
+                    assert np.array_equal(mine, others), name
+
+
+def test_the_pickle_of_packed_tokens_is_as_small_as_they(tmp_path):
+    with DatasetWriter(tmp_path / "long") as writer:
+        writer.write({"tokens": [np.arange(100_000, dtype=np.int16)] * 3})
+    with MinibatchSource(tmp_path / "long", sequences="packed", block=100) as source:
+        for _ in range(3):
+            batch = source.next_minibatch(200)
+        assert len(pickle.dumps(batch)) < 200 * (2 + 4 + 4) + 2000, "tokens, segment ids and positions"
+
+
+def test_a_minibatch_of_sequences_shows_how_much_it_holds(sequences_root):
+    folder = sequence_data.folder_of(sequences_root, "plain")
+    with MinibatchSource(folder, shuffle=None, fields=["tokens"], length_field="tokens") as source:
+        assert repr(source.next_minibatch(9)) == "Batch([0, 8), num_samples=8, fields=['tokens'])"
+        tokens = source.next_minibatch(9)["tokens"]
+        assert tokens.padded(multiple_of=4).shape == (2, 8)
+        assert tokens.mask(multiple_of=4).sum() == 9

@@ -6,14 +6,21 @@ import os
 import pickle
 import threading
 import weakref
+from collections import deque
 
 import numpy as np
 import pytest
 
 from minibatch import memory
-from minibatch.memory import POOLED_BYTES, Pool
+from minibatch.memory import KEPT_REGIONS, POOLED_BYTES, SHARED_BYTES, Pool
 
 LARGE = 3 * POOLED_BYTES
+HUGE = SHARED_BYTES + LARGE
+
+
+@pytest.fixture(autouse=True)
+def _no_memory_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SHARED", deque(maxlen=KEPT_REGIONS))
 
 
 def address(array: np.ndarray) -> int:
@@ -74,13 +81,22 @@ def test_a_region_outlives_its_pool():
     gc.collect()
 
 
-def test_a_dropped_pool_leaves_no_memory_behind_even_without_the_garbage_collector(monkeypatch):
+def test_small_regions_serve_the_next_pool_and_large_ones_do_not():
+    pool = Pool()
+    root, huge = pool.take(LARGE), pool.take(HUGE)
+    where = address(root)
+    del root, huge, pool
+    assert len(memory.SHARED) == 1
+    assert address(Pool().take(LARGE)) == where
+
+
+def test_a_dropped_pool_leaves_no_large_region_behind_even_without_the_garbage_collector(monkeypatch):
     regions: list[weakref.ref[mmap.mmap]] = []
     monkeypatch.setattr(memory, "anonymous", lambda size: watched(mmap.mmap(-1, size), regions))
     gc.disable()
     try:
         pool = Pool()
-        first, second = pool.take(LARGE), pool.take(LARGE)
+        first, second = pool.take(HUGE), pool.take(HUGE)
         del first, pool, second
         assert len(regions) == 2
         assert all(region() is None for region in regions)
@@ -98,7 +114,8 @@ def test_few_regions_are_kept_whatever_the_sizes():
     for size in range(LARGE, 40 * LARGE, LARGE // 2):
         held = [pool.take(size) for _ in range(4)]
         del held
-    assert len(pool._free) <= memory.KEPT_REGIONS
+    assert len(pool._large) <= KEPT_REGIONS
+    assert len(memory.SHARED) <= KEPT_REGIONS
     assert not pool._watched
 
 

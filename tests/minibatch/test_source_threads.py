@@ -213,7 +213,7 @@ def test_a_fork_while_the_thread_holds_the_lock_of_the_data_set_leaves_the_child
     open_shard = minibatch.chunks.open_shard
 
     def slowly(*arguments: Any) -> Any:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread() and not mapping.is_set():
             mapping.set()
             time.sleep(0.3)
         return open_shard(*arguments)
@@ -254,26 +254,34 @@ def test_a_spawned_process_is_given_a_source_that_goes_on(folder):
 
 
 @needs_fork
-def test_a_fork_while_another_thread_is_inside_the_source_leaves_the_child_a_source_that_works(folder):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fork_while_other_threads_wait_inside_a_transform_waits_for_them_no_longer_than_it_may(
+    folder, threads, monkeypatch
+):
+    """The transforms wait for the thread that forks: to wait for them would be to wait for ever."""
+    monkeypatch.setattr(minibatch.readahead, "FORK_SECONDS", 0.2)
     inside, go_on = threading.Event(), threading.Event()
 
     def waits(fields: dict[str, Any], draws: Any) -> dict[str, Any]:
-        if threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() is not threading.main_thread() and draws.times[0] >= 200:
             inside.set()
             assert go_on.wait(60)
         return fields
 
-    source = MinibatchSource(folder, seed=1, transforms=[waits])
+    source = MinibatchSource(folder, seed=1, transforms=[waits], threads=threads)
     expected = source.at(0, 3000).tolist()
-    for _ in range(5):
-        source.next_minibatch(100)
-    other = threading.Thread(target=source.next_minibatch, args=(100,))
+    for t in range(0, 200, 100):
+        assert source.next_minibatch(100)["x"].tolist() == expected[t : t + 100]
+    other = threading.Thread(target=source.next_minibatch, args=(100,))  # waits for a block that waits
     other.start()
     assert inside.wait(60)
-    assert exit_code_of_child(lambda: source.next_minibatch(100)["x"].tolist() == expected[500:600]) == 0
+    begin = time.monotonic()
+    assert exit_code_of_child(lambda: source.next_minibatch(100)["x"].tolist() == expected[200:300]) == 0
+    assert time.monotonic() - begin < 30
     go_on.set()
     other.join(60)
-    assert source.next_minibatch(100)["x"].tolist() == expected[600:700]
+    for t in range(300, 1000, 100):
+        assert source.next_minibatch(100)["x"].tolist() == expected[t : t + 100]
 
 
 @needs_fork
@@ -288,14 +296,16 @@ def test_a_fork_inside_a_transform_works(folder):
         return source.next_minibatch(100)["x"].tolist() == expected[t : t + 100].tolist()
 
     def forks(fields: dict[str, Any], draws: Any) -> dict[str, Any]:
-        if not in_child:
+        if not in_child and draws.times[0] < 600:
             codes.append(exit_code_of_child(right_in_child))
         return fields
 
     source = MinibatchSource(folder, seed=1, transforms=[forks])
-    expected = source.at(0, 1000)
+    expected = source.at(0, 2000)
     read_on(source, expected, 100, 6)
-    assert codes == [0] * 6
+    source.close()
+    assert len(codes) >= 3, "of the two threads that fork, one reads ahead"
+    assert set(codes) == {0}
 
 
 # --- the end of the process -------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def read_header(file: IO[bytes], where: str, size: int) -> Header:
             raise ValueError(f"format version {version} is for structured arrays")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran_order, dtype = read(file)
-    except ValueError as error:
+    except (ValueError, SyntaxError) as error:  # NumPy parses the header as Python
         raise ValueError(f"{where} does not begin like a NumPy array: {error}") from error
     if dtype.hasobject:
         raise ValueError(

@@ -73,9 +73,17 @@ def features_of(described: Any) -> Features:
         shapes={
             name: tuple(kind["shape"])
             for name, kind in kinds.items()
-            if kind.get("_type") in ARRAYS and all(isinstance(size, int) for size in kind.get("shape", ())[1:])
+            if kind.get("_type") in ARRAYS and is_shape(kind.get("shape"))
         },
     )
+
+
+def is_shape(shape: Any) -> bool:
+    """Whether `shape` is a list of sizes, the first of which may vary (None)."""
+    if not isinstance(shape, list) or not shape:
+        return False
+    sizes = shape[1:] if shape[0] is None else shape
+    return all(isinstance(size, int) and size > 0 for size in sizes)
 
 
 def notes_of(name: str, kind: Any) -> Iterator[tuple[str, dict[str, str]]]:

@@ -28,6 +28,7 @@ from minibatch.tools.sources.records import JsonText, Record, Survey, pieces, su
 TARS = (".tar", *(f".tar{packed}" for packed in COMPRESSED if packed != ".tgz"), ".tgz")
 NAME = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<field>[^/]+)")
 KEY = "__key__"
+LOOKED_AT = 4096  # files by which to tell samples from a tar of images
 # What the `webdataset` library decodes by the last part of a name, and how; the rest is bytes.
 INTEGERS = frozenset({"cls", "cls2", "class", "count", "index", "inx", "id"})
 TEXTS = frozenset({"txt", "text", "transcript"})
@@ -38,11 +39,12 @@ def recognises(text: str) -> bool:
     """Whether `text` is a pattern or folder of tars, or a tar whose first files make one sample."""
     if not os.path.isfile(text):
         return True
-    names = [PurePosixPath(name) for name in first_names(text, 2)]
-    found = [NAME.fullmatch(str(name)) for name in names]
-    if len(found) == 2 and found[0] and found[1] and found[0]["key"] == found[1]["key"]:
+    names = first_names(text, LOOKED_AT)
+    found = [NAME.fullmatch(name) for name in names]
+    if len(found) > 1 and found[0] and found[1] and found[0]["key"] == found[1]["key"]:
         return True
-    return bool(names) and not any(name.suffix.lower() in IMAGES for name in names) and all(found)
+    images = any(PurePosixPath(name).suffix.lower() in IMAGES for name in names)
+    return bool(names) and not images and all(found)  # else a tar of images, each for itself
 
 
 def first_names(path: str, count: int) -> list[str]:
