@@ -10,6 +10,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from minibatch.chunks import Chunks
 from minibatch.errors import MinibatchError
 from minibatch.kernels import permute
 from minibatch.order import Order
+from minibatch.timeline import Stretch
 
 SEQUENTIAL_BYTES = 32 << 20
 AT_ONCE_BYTES, AT_ONCE_UNITS = 16 << 20, 64  # asked for at most before a block: no block waits for a whole window
@@ -40,13 +42,21 @@ class Place:
         return list(range(first, last + 1))
 
 
+def scatter(order: Any, tables: Sequence[Chunks], row_bytes: int) -> None:
+    """Have single pages read where small rows of a full shuffle lie in data that do not fit into memory."""
+    if isinstance(order, Order) and order.kind == permute.FULL and row_bytes <= SCATTERED_BYTES:
+        for table in tables:
+            if not table.fits:
+                table.scatter()
+
+
 class Ahead:
-    """Called with the nominal time from which a block is about to be read, by any thread.
+    """Called with the stretch of which a block is about to be read, by any thread.
 
     The axis is cut into units, an order's chunks of rows, that are numbered on through all sweeps.
     """
 
-    def __init__(self, order: Order, places: Sequence[Place], row_bytes: int) -> None:
+    def __init__(self, order: Order, places: Sequence[Place]) -> None:
         self._order = order
         self._places = places
         self._fits = all(place.chunks.fits for place in places)
@@ -62,15 +72,23 @@ class Ahead:
         self._behind = 0  # units below have been let go
         self._budget = self._units if self._fits else 2**62  # what fits stays: once is enough
         self._lock = threading.Lock()
-        if order.kind == permute.FULL:
-            self._budget = 0
-            if not self._fits and row_bytes <= SCATTERED_BYTES:
-                for place in places:
-                    place.chunks.scatter()
 
-    def __call__(self, time: int) -> None:
-        """Ask for what comes after `time`, and let go of what is behind it; at most a few chunks a call."""
-        sweep, place = divmod(time, self._order.rows)
+    def __call__(self, stretch: Stretch) -> None:
+        """Ask for what comes after the start of `stretch`, and let go of what is behind; at most a few chunks a call.
+
+        In a full shuffle, whose next rows may be anywhere, for the rows of `stretch` itself: together, where they would
+        be read one after the other as they are touched.
+        """
+        if self._order.kind == permute.FULL:
+            if not self._fits:
+                rows = np.empty(stretch.samples, np.int64)
+                runs = (stretch.start, stretch.length, stretch.stride, stretch.count)
+                permute.rows_of_stretch(*self._order.parameters, *runs, rows)
+                for each in self._places:
+                    with suppress(MinibatchError, OSError):
+                        each.chunks.ask_for_rows(rows if each.picked is None else each.picked[rows], each.names)
+            return
+        sweep, place = divmod(stretch.start, self._order.rows)
         unit = sweep * self._units + place // self._rows
         window = sweep * self._units + place // self._rows // self._window * self._window
         if self._budget <= 0 or window <= self._asked == unit + 1 + self._window:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from minibatch import storage
 from minibatch.buffers import Nulls, checked_leaves, leaf_buffers, readable
-from minibatch.columns import Field
+from minibatch.columns import FIXED, Field
 from minibatch.errors import DamagedDatasetError
 from minibatch.holding import MOST_NEW, Holding
 from minibatch.kernels import gather
@@ -277,6 +277,17 @@ class Chunks:
         mapped = [chunk for chunk in chunks if int(self._shard_of[chunk]) not in self._copied]
         for _ in self.pieces(self.starts[mapped]):
             self._advise(mapped, names, storage.COMING)
+
+    def ask_for_rows(self, rows: NDArray[np.int64], names: Sequence[str]) -> None:
+        """Have the system read the fields `names` of these rows, all at once; those of fixed size."""
+        fixed = [
+            (self.leaves[name][0], self.fields[name].row_bytes) for name in names if self.fields[name].layout == FIXED
+        ]
+        for part, chunks in self.pieces(rows):
+            within = (rows[part] - self.starts[chunks]).astype(np.uint64)
+            for table, size in fixed:
+                for address in (table.data[chunks] + within * np.uint64(size)).tolist():
+                    advise(address, size, storage.COMING)
 
     def let_go(self, chunks: Sequence[int], names: Sequence[str]) -> None:
         """Take the fields `names` of these chunks out of the resident memory, and have the system forget them before

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibatch import ragged
-from minibatch.ahead import Ahead, Place
+from minibatch.ahead import Ahead, Place, scatter
 from minibatch.dataset import Dataset, Part
 from minibatch.errors import SchemaError
 from minibatch.gathering import Column, Gathering
@@ -83,12 +83,14 @@ class Fetcher:
 
     @cached_property
     def _parts(self) -> list[tuple[Part, Gathering]]:
-        return self.dataset.gatherings(self.names)
+        parts = self.dataset.gatherings(self.names)
+        scatter(self.order, [part.chunks for part, _ in parts], self.sample_bytes)
+        return parts
 
     def prepare(self, stretch: Stretch) -> None:
         """Have the system bring in what comes after `stretch`; for a thread that nobody waits for."""
         if self._ahead is not None:
-            self._ahead(stretch.start)
+            self._ahead(stretch)
 
     @cached_property
     def _ahead(self) -> Ahead | None:
@@ -99,7 +101,7 @@ class Fetcher:
         for part, gathering in self._parts:
             names = tuple(field.name for field in gathering.fields.values())
             places.append(Place(chunks=part.chunks, names=names, picked=part.picked))
-        return Ahead(order, places, self.sample_bytes)
+        return Ahead(order, places)
 
     @cached_property
     def _hull(self) -> int:

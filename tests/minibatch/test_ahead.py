@@ -11,9 +11,10 @@ import minibatch.ahead
 import minibatch.chunks
 import minibatch.readahead
 from minibatch import Dataset, DatasetWriter, LengthGroups, MinibatchSource, Window, concatenate, storage, subset
-from minibatch.ahead import Ahead, Place
+from minibatch.ahead import Ahead, Place, scatter
 from minibatch.errors import DamagedDatasetError
 from minibatch.order import make_order
+from minibatch.timeline import Stretch
 
 ROWS, CHUNK, SHARD = 1000, 10, 40
 
@@ -59,7 +60,12 @@ def ahead_of(folder: Path, shuffle: Any, *, fits: bool) -> tuple[Ahead, Any, Dat
     dataset.gatherings(["wide"])
     dataset.chunks.fits = fits
     order = make_order(shuffle, rows=ROWS, chunk_rows=CHUNK, seed=1)
-    return Ahead(order, [Place(chunks=dataset.chunks, names=("wide",))], 3000), order, dataset
+    scatter(order, [dataset.chunks], 3000)
+    return Ahead(order, [Place(chunks=dataset.chunks, names=("wide",))]), order, dataset
+
+
+def at(time: int) -> Stretch:
+    return Stretch(start=time, length=5, stride=5, count=1)
 
 
 def windows_of(order: Any, window: int, sweeps: int) -> list[set[int]]:
@@ -79,7 +85,7 @@ def test_a_window_is_asked_for_before_it_begins_and_let_go_when_the_next_one_doe
     starts = [sweep * ROWS + start for sweep in range(6) for start in range(0, ROWS, window)]
     step = 5
     for time in range(0, 3 * ROWS, step):
-        ahead(time)
+        ahead(at(time))
         here = max(i for i, start in enumerate(starts) if start <= time)
         asked, gone = watched.of("ask_for"), watched.of("let_go")
         read = sum(len(each) for each in expected[:here])
@@ -95,7 +101,7 @@ def test_without_a_shuffle_a_fixed_number_of_bytes_is_asked_for(folder, watched,
     ahead, _, dataset = ahead_of(folder, None, fits=False)
     row_bytes = dataset.chunks.bytes / ROWS
     for time in range(0, 2 * ROWS, 10):
-        ahead(time)
+        ahead(at(time))
         first, last = watched.of("ask_for")[0], watched.of("ask_for")[-1]
         assert first == 0
         if 200 < time < 700:
@@ -107,23 +113,34 @@ def test_without_a_shuffle_a_fixed_number_of_bytes_is_asked_for(folder, watched,
 def test_what_fits_into_memory_is_asked_for_once_and_never_let_go(folder, watched):
     ahead, _, _ = ahead_of(folder, Window(rows=100), fits=True)
     for time in range(0, 5 * ROWS, 5):
-        ahead(time)
+        ahead(at(time))
     assert set(watched.of("ask_for")) == set(range(ROWS // CHUNK))
     assert len(watched.of("ask_for")) <= ROWS // CHUNK + 20
     assert not watched.of("let_go")
 
 
-def test_a_full_shuffle_asks_for_nothing_and_reads_small_rows_of_large_data_alone(folder, watched, monkeypatch):
-    said = []
-    monkeypatch.setattr(minibatch.chunks, "advise", lambda address, size, advice: said.append(advice))
+def test_a_full_shuffle_of_large_data_asks_for_the_rows_of_a_block_and_nothing_around_them(
+    folder, watched, monkeypatch
+):
+    said: list[tuple[int, int, int | None]] = []
+    monkeypatch.setattr(minibatch.chunks, "advise", lambda *arguments: said.append(arguments))
     for fits in (True, False):
-        ahead, _, dataset = ahead_of(folder, "full", fits=fits)
+        ahead, order, dataset = ahead_of(folder, "full", fits=fits)
         for time in range(0, ROWS, 5):
-            ahead(time)
-        dataset.read([0], ["wide"])
-        assert said == [storage.HUGE_PAGES if fits else storage.SCATTERED]
+            ahead(at(time))
+        asked = [(address, size) for address, size, advice in said if advice == storage.COMING]
+        rows = order.rows_at(0, 0 if fits else ROWS)
+        chunks = dataset.chunks.locate(rows)
+        begins = (
+            dataset.chunks.leaves["wide"][0].data[chunks] + (rows - dataset.chunks.starts[chunks]).astype("u8") * 3000
+        )
+        assert asked == [(int(begin), 3000) for begin in begins]
+        dataset.read(np.arange(ROWS), ["wide"])
+        others = {advice for *_, advice in said} - {storage.COMING}
+        assert others == {storage.HUGE_PAGES if fits else storage.SCATTERED}
+        said.clear()
         dataset.chunks.scatter()
-        assert said[1:] == [storage.SCATTERED], "a shard that is mapped already, too"
+        assert [advice for *_, advice in said] == [storage.SCATTERED] * (ROWS // SHARD), "of those that are mapped, too"
         said.clear()
     assert not watched.said
 
@@ -131,9 +148,9 @@ def test_a_full_shuffle_asks_for_nothing_and_reads_small_rows_of_large_data_alon
 def test_after_a_jump_the_window_there_is_asked_for_and_the_old_one_let_go(folder, watched):
     ahead, order, _ = ahead_of(folder, Window(rows=100), fits=False)
     for time in range(0, 250, 5):
-        ahead(time)
+        ahead(at(time))
     watched.said.clear()
-    ahead(7 * ROWS + 530)
+    ahead(at(7 * ROWS + 530))
     asked, gone = watched.of("ask_for"), watched.of("let_go")
     assert set(asked[:10]) == {int(row) // CHUNK for row in order.rows_at(7 * ROWS + 500, 100)}
     assert len(set(gone)) == 15, "the rest of the third window and half of the fourth"
@@ -143,7 +160,7 @@ def test_a_block_asks_for_a_few_chunks_only(folder, watched, monkeypatch):
     monkeypatch.setattr(minibatch.ahead, "AT_ONCE_UNITS", 3)
     ahead, _, _ = ahead_of(folder, Window(rows=500), fits=False)
     for calls in range(1, 10):
-        ahead(0)
+        ahead(at(0))
         assert len(watched.of("ask_for")) == 3 * calls
 
 

@@ -39,9 +39,9 @@ class BadRecords:
     ...     bad(BadRecord("a.jsonl", "line 17", reason))
     >>> [str(record) for record in bad.found]
     ["'a.jsonl', line 17: first pass"]
-    >>> bad(BadRecord("a.jsonl", "line 20", "not JSON"))
+    >>> bad(BadRecord("a.jsonl", "line 20", "not JSON"))  # doctest: +IGNORE_EXCEPTION_DETAIL
     Traceback (most recent call last):
-    minibatch.tools.sources.bad_records.BadRecord: 'a.jsonl', line 20: not JSON (1 bad record before it was skipped, no more may be)
+    BadRecord: 'a.jsonl', line 20: not JSON (1 bad record before it was skipped, no more may be)
     """
 
     def __init__(self, most: int) -> None:
