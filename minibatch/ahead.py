@@ -3,7 +3,8 @@
 A windowed order permutes chunks, so what it will touch next is known long before: while one window is read, the chunks
 of the next one are brought into memory one after the other, at the same pace. Data that do not fit into memory are let
 go of behind, so that about two windows are resident at any time. Orders without windows that read on (None) count as
-windows of `SEQUENTIAL_BYTES`.
+windows of `SEQUENTIAL_BYTES`. Of a full shuffle of data larger than memory, the rows of a block are asked for together:
+from a cold disk that gave 60,000 rows a second for 5,000 (of 784 bytes; in windows 2.3 million; measured 2026-11).
 """
 
 import threading
@@ -46,7 +47,7 @@ def scatter(order: Any, tables: Sequence[Chunks], row_bytes: int) -> None:
     """Have single pages read where small rows of a full shuffle lie in data that do not fit into memory."""
     if isinstance(order, Order) and order.kind == permute.FULL and row_bytes <= SCATTERED_BYTES:
         for table in tables:
-            if not table.fits:
+            if table.exceeds:
                 table.scatter()
 
 
@@ -60,6 +61,7 @@ class Ahead:
         self._order = order
         self._places = places
         self._fits = all(place.chunks.fits for place in places)
+        self._exceeds = any(place.chunks.exceeds for place in places)
         bytes_of_rows = max(1, sum(place.chunks.bytes for place in places) // order.rows)
         if order.kind == permute.WINDOWED:
             self._rows, self._window = order.chunk_rows, order.window_chunks
@@ -80,7 +82,7 @@ class Ahead:
         be read one after the other as they are touched.
         """
         if self._order.kind == permute.FULL:
-            if not self._fits:
+            if self._exceeds:
                 rows = np.empty(stretch.samples, np.int64)
                 runs = (stretch.start, stretch.length, stretch.stride, stretch.count)
                 permute.rows_of_stretch(*self._order.parameters, *runs, rows)
@@ -91,23 +93,24 @@ class Ahead:
         sweep, place = divmod(stretch.start, self._order.rows)
         unit = sweep * self._units + place // self._rows
         window = sweep * self._units + place // self._rows // self._window * self._window
-        if self._budget <= 0 or window <= self._asked == unit + 1 + self._window:
-            return
+        coming = unit + 1 + self._window
+        if self._budget <= 0 or coming <= self._asked <= coming + self._window:
+            return  # most calls; with several threads a block may come after the one behind it
         if not self._lock.acquire(blocking=False):
             return  # another thread is at it
         try:
             with suppress(MinibatchError, OSError):  # damage is told to whoever needs the rows
-                self._move(unit, window)
+                self._move(window, coming)
         finally:
             self._lock.release()
 
-    def _move(self, unit: int, window: int) -> None:
-        coming = unit + 1 + self._window
+    def _move(self, window: int, coming: int) -> None:
+        """Ask for units below `coming`, in which the unit after the next window is; let go of those below `window`."""
         behind = range(self._behind, window)
         if not window <= self._asked <= coming:  # the beginning, or a jump
             behind = range(self._behind, self._asked)
-            self._asked = window
-        self._behind = window
+            self._asked = self._behind = window
+        self._behind = max(window, self._behind)
         asked = range(self._asked, min(coming, self._asked + self._at_once))
         self._asked = asked.stop
         self._budget -= len(asked)

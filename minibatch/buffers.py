@@ -92,9 +92,10 @@ def decoded(column: pa.Array, path: tuple[str, ...]) -> pa.Array:
     if is_view(kind, "list") or is_view(kind, "large_list"):
         return in_order(column, path)
     if pa.types.is_struct(kind) and path:
-        number = kind.get_field_index(path[0])
-        child = column.flatten()[number] if column.null_count else column.field(number)
-        return decoded(child, path[1:])
+        child = decoded(column.field(kind.get_field_index(path[0])), path[1:])
+        if not column.null_count:
+            return child
+        return child.take(pa.array(np.arange(len(column)), mask=column.is_null().to_numpy(zero_copy_only=False)))
     size = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
     if size < 0 and not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return column

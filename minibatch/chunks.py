@@ -97,7 +97,8 @@ class Chunks:
         self._copied: set[int] = set()  # shards that have chunks to decode
         self._warned = False
         self.bytes = sum(shard.bytes for _, shard in self._shards)
-        self.fits = self.bytes <= room // CACHED_SHARE  # into the memory that is left
+        self.fits = self.bytes <= room // CACHED_SHARE  # into the memory that is left, with room for others
+        self.exceeds = self.bytes > room
         self._scattered = False  # whether small rows are read here and there
 
     @property

@@ -22,7 +22,7 @@ from minibatch.kernels import gather, permute
 from minibatch.memory import Pool
 from minibatch.order import Order
 from minibatch.timeline import MAX_TIME, Holes, Stretch
-from minibatch.transforms import apply, hull
+from minibatch.transforms import DecodeImage, apply, hull
 from minibatch.transforms.operations import Operations
 
 
@@ -107,6 +107,12 @@ class Fetcher:
     def _hull(self) -> int:
         return hull(self.operations)
 
+    @cached_property
+    def _undivided(self) -> set[str]:
+        """Fields of bytes that the first operation reads where they lie, so that no object is made of each value."""
+        first = [transform for _, transform in self.operations[:1]]
+        return {transform.field for transform in first if isinstance(transform, DecodeImage)}
+
     @property
     def sample_bytes(self) -> int:
         """Bytes of a sample once gathered, with its row number; an estimate where rows differ in size."""
@@ -153,7 +159,10 @@ class Fetcher:
 
     def _transformed(self, block: Block) -> Block:
         times = block.times if block.times is not None else times_of(block.stretch)
-        fields = {name: column.view(0, len(block.rows)) for name, column in block.columns.items()}
+        fields = {
+            name: column.values if name in self._undivided else column.view(0, len(block.rows))
+            for name, column in block.columns.items()
+        }
         made, kept, rows = apply(self.operations, fields, self.seed, times, block.rows)
         return Block(block.stretch, rows, {name: Column(values) for name, values in made.items()}, kept)
 

@@ -49,31 +49,30 @@ class LaneAxis:
         self._held, self._taken, self._left = np.zeros((3, self._lanes), np.int64)
         self._guess = 2 * self._lanes
 
+    @property
+    def _done(self) -> int:
+        """The place before which all sequences are over."""
+        return int(self._held[self._left > 0].min(initial=self._next))
+
     def next(self, minibatch_size: int, num_data_partitions: int, partition_index: int) -> Batch:
         """See `Axis.next`. Parts are runs of lanes."""
         refuse_size("truncated", "lanes", self._lanes, minibatch_size)
         begin, done_before = self.time, self._done
-        before = (self._next, self._held, self._taken, self._left)
         steps = min(minibatch_size, max(0, self._end - begin)) // self._lanes
-        steps, pieces = self._advance(steps)
-        try:
-            first, lanes = timeline.part(self._lanes, num_data_partitions, partition_index)
-            pieces = pieces[:, (pieces[1] >= first) & (pieces[1] < first + lanes)]
-            pieces = pieces[:, np.argsort(pieces[0])]
-            places, lane, start, skipped, counts = pieces
-            block, present = self._shelf.pieces(places, skipped, counts)
-        except BaseException:
-            self._next, self._held, self._taken, self._left = before
-            raise
-        shape = (lanes, steps)
-        packed = packed_pieces(lane - first, start, skipped, counts, shape)
+        steps, pieces, moved = self._advanced(steps)
+        first, lanes = timeline.part(self._lanes, num_data_partitions, partition_index)
+        pieces = pieces[:, (pieces[1] >= first) & (pieces[1] < first + lanes)]
+        places, lane, start, skipped, counts = pieces[:, np.argsort(pieces[0])]
+        block, present = self._shelf.pieces(places, skipped, counts)
+        packed = packed_pieces(lane - first, start, skipped, counts, (lanes, steps))
         times, samples = begin + start * self._lanes + lane, int(counts.sum())
         if self._holes or len(present) < len(places):
             token_times = begin + np.arange(steps) * self._lanes + np.arange(first, first + lanes)[:, None]
             packed, block, times = without_holes(packed, block, present, times, token_times, self._holes)
             samples = int((packed.arrays[2] >= 0).sum())
-        self._shelf.keep(self._held[self._left > 0])
+        self._next, self._held, self._taken, self._left = moved
         self.time = begin + steps * self._lanes
+        self._shelf.keep(self._held[self._left > 0])
         return Batch(
             block,
             0,
@@ -87,14 +86,9 @@ class LaneAxis:
             packed=packed,
         )
 
-    @property
-    def _done(self) -> int:
-        """The place before which all sequences are over."""
-        return int(self._held[self._left > 0].min(initial=self._next))
-
-    def _advance(self, steps: int) -> tuple[int, NDArray[np.int64]]:
-        """Move all lanes on by `steps`, fewer at the end: how many there were, and the pieces of `pack.advance_lanes`,
-        int64 (5, pieces)."""
+    def _advanced(self, steps: int) -> tuple[int, NDArray[np.int64], tuple[Any, ...]]:
+        """All lanes moved on by `steps`, fewer at the end: how many there were, the pieces of `pack.advance_lanes`,
+        int64 (5, pieces), and what then is next, held, taken and left."""
         while True:
             lengths = self._lengths.of(self._next, self._guess)
             ended = self._next + len(lengths) >= self._lengths.end
@@ -106,8 +100,7 @@ class LaneAxis:
                 break
             self._guess *= 2
         self._guess = max(2 * self._lanes, self._guess // 2 if 4 * begun < self._guess else self._guess)
-        self._next, self._held, self._taken, self._left = self._next + begun, held, taken, left
-        return int(filled.max()), pieces[:, :count]
+        return int(filled.max()), pieces[:, :count], (self._next + begun, held, taken, left)
 
     def seek(self, time: int) -> None:
         """See `Axis.seek`: the lanes are run from the beginning, by lengths alone."""
@@ -116,9 +109,10 @@ class LaneAxis:
         self._begin()
         left = time // self._lanes
         while left > 0:
-            steps, _ = self._advance(min(left, SEEK_STEPS))
+            steps, _, moved = self._advanced(min(left, SEEK_STEPS))
             if steps == 0:
                 break
+            self._next, self._held, self._taken, self._left = moved
             left -= steps
         self.time = time
 

@@ -152,7 +152,8 @@ class Ragged:
 def filled(shape: tuple[int, ...], value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
     """An array full of `value`, which floats may round but nothing else."""
     try:
-        out = np.full(shape, value, dtype)
+        with np.errstate(invalid="ignore"):  # compared below
+            out = np.full(shape, value, dtype)
         if dtype.kind == "f" or np.array_equal(out, np.full(shape, value)):
             return out
     except (TypeError, ValueError, OverflowError):

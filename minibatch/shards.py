@@ -9,7 +9,7 @@ import pyarrow as pa
 from minibatch.errors import DamagedDatasetError
 from minibatch.manifest import Shard
 from minibatch.record_batches import open_content
-from minibatch.storage import map_file
+from minibatch.storage import NORMAL, SCATTERED, advise, map_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,9 @@ def open_shard(folder: Path, shard: Shard, schema: pa.Schema) -> OpenShard:
     where = f"{shard.file} in {folder}"
     try:
         content = map_file(folder / shard.file, shard.bytes)
+        advise(content.address, content.size, SCATTERED)  # what stands around the record batches is small and far apart
         batch, rows, found = open_content(content)
+        advise(content.address, content.size, NORMAL)
         if not same_fields(found, schema):
             raise DamagedDatasetError(
                 f"{where} has the schema {found.names}: {found.types}, the manifest says {schema.names}: {schema.types}"

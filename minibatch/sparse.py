@@ -73,7 +73,7 @@ class Sparse:
             row = int(np.searchsorted(self.offsets, bad, side="right")) - 1
             raise ValueError(f"row {row} has the index {self.indices[bad]}, expected 0 … {self.width - 1}")
         out = np.zeros((len(self), self.width), self.dtype)
-        places = np.repeat(np.arange(len(self)) * self.width, np.diff(self.offsets)) + self.indices
+        places = np.repeat(np.arange(len(self)) * self.width, np.diff(self.offsets)) + self.indices.astype(np.int64)
         add = np.logical_or if self.dtype == np.bool_ else np.add
         add.at(out.reshape(-1), places, self.values)
         return out

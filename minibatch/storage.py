@@ -18,6 +18,7 @@ LOCK = ".writing"
 
 # What `advise` can say; None where the system has no such advice.
 HUGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # read from disk in pieces of 2 MiB, mapped as a whole
+NORMAL: int | None = getattr(mmap, "MADV_NORMAL", None)
 SCATTERED: int | None = getattr(mmap, "MADV_RANDOM", None)  # what is around a page will not be needed
 COMING: int | None = getattr(mmap, "MADV_WILLNEED", None)
 COLD: int | None = 20 if sys.platform == "linux" else None  # MADV_COLD: the first to go when memory is short

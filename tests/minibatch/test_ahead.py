@@ -58,7 +58,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
 def ahead_of(folder: Path, shuffle: Any, *, fits: bool) -> tuple[Ahead, Any, Dataset]:
     dataset = Dataset.open(folder)
     dataset.gatherings(["wide"])
-    dataset.chunks.fits = fits
+    dataset.chunks.fits, dataset.chunks.exceeds = fits, not fits
     order = make_order(shuffle, rows=ROWS, chunk_rows=CHUNK, seed=1)
     scatter(order, [dataset.chunks], 3000)
     return Ahead(order, [Place(chunks=dataset.chunks, names=("wide",))]), order, dataset
@@ -192,7 +192,7 @@ def test_what_is_read_does_not_depend_on_advice(folder, monkeypatch, shuffle, vi
     monkeypatch.setattr(minibatch.ahead, "SEQUENTIAL_BYTES", 200_000)
     data = views(folder)[view]
     for part in data.parts:
-        part.chunks.fits = False
+        part.chunks.fits, part.chunks.exceeds = False, True
     with MinibatchSource(data, 1, shuffle, "rows", max_sweeps=2, threads=2) as source:
         found: list[Any] = []
         for batch in source.minibatches(37):

@@ -1,4 +1,4 @@
-"""Plain twin of `minibatch.kernels.gather`: chunks are NumPy arrays of rows, a row is found by counting."""
+"""Plain twin of `minibatch.kernels.gather` and `lists`: chunks are sequences of rows, a row is found by counting."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -35,3 +35,18 @@ def pack_bits(bits: NDArray[np.bool_], first_bit: int) -> NDArray[np.uint8]:
     padded = [True] * first_bit + bits.reshape(-1).tolist()
     padded += [True] * (-len(padded) % 8)
     return np.array([sum(padded[i + k] << k for k in range(8)) for i in range(0, len(padded), 8)] or [255], np.uint8)
+
+
+def laid_out(rows: Sequence[Sequence[Any]]) -> tuple[list[Any], list[int]]:
+    """The elements of lists end to end, and where each list begins; one offset more than lists."""
+    values: list[Any] = []
+    offsets = [0]
+    for row in rows:
+        values.extend(row)
+        offsets.append(len(values))
+    return values, offsets
+
+
+def padded(rows: Sequence[Sequence[Any]], filler: Any, width: int) -> list[list[Any]]:
+    """Each list with `filler` behind it, up to `width` elements."""
+    return [[*row, *[filler] * (width - len(row))] for row in rows]

@@ -1,47 +1,15 @@
 """`kernels.gather` moves exactly the rows asked for, from any addresses, and not a byte beside them."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from minibatch.kernels import gather
+from tests.guarded import assert_guards, guarded, located, starts_of, unaligned
 from tests.plain import gather as plain
 
-GUARD = 0xA5
 chunk_sizes = st.lists(st.integers(1, 9), min_size=1, max_size=12)
-
-
-def starts_of(chunk_rows: list[int]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(chunk_rows)]).astype(np.int64)
-
-
-def located(rows: list[int], chunk_rows: list[int]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
-    """The three arguments that every gather begins with."""
-    chunks = np.array([plain.locate(row, chunk_rows)[0] for row in rows], np.int32)
-    return np.array(rows, np.int64), chunks, starts_of(chunk_rows)
-
-
-def guarded(size: int, lead: int = 3) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Memory of `size` bytes at an odd address, and the larger memory around it."""
-    around = np.full(lead + size + 64, GUARD, np.uint8)
-    return around[lead : lead + size], around
-
-
-def assert_guards(around: NDArray[np.uint8], size: int, lead: int = 3) -> None:
-    assert (around[:lead] == GUARD).all()
-    assert (around[lead + size :] == GUARD).all()
-
-
-def unaligned(content: NDArray[Any], lead: int) -> tuple[np.uint64, NDArray[np.uint8]]:
-    """The address of a copy of `content` that begins `lead` bytes into an array, and that array."""
-    flat = np.ascontiguousarray(content).reshape(-1).view(np.uint8)
-    memory = np.full(lead + flat.size + 1, GUARD, np.uint8)
-    memory[lead : lead + flat.size] = flat
-    return np.uint64(memory.ctypes.data + lead), memory
 
 
 @given(st.data(), chunk_sizes, st.integers(0, 6))
@@ -103,40 +71,3 @@ def test_bits_are_unpacked_from_any_bit_onward(data, chunk_rows, row_size, seed)
     assert_guards(around, out.size)
     wanted = np.array(plain.gather(rows, chunks), bool).reshape(len(rows), row_size)
     assert np.array_equal(out.reshape(len(rows), row_size), wanted)
-
-
-@given(st.data(), st.lists(st.lists(st.binary(max_size=12), min_size=1, max_size=6), min_size=1, max_size=6))
-def test_values_of_varying_length_are_copied_one_behind_the_other(data, chunks):
-    """Chunks with offsets of 4 and of 8 bytes side by side, at odd addresses, that need not begin at 0."""
-    sizes = [len(chunk) for chunk in chunks]
-    rows = data.draw(st.lists(st.integers(0, sum(sizes) - 1), max_size=30))
-    addresses, offset_addresses, widths, kept = [], [], [], []
-    for number, chunk in enumerate(chunks):
-        before = number % 3 * 5  # bytes of data that belong to rows sliced off in front
-        marks = before + np.concatenate([[0], np.cumsum([len(value) for value in chunk])])
-        width = data.draw(st.sampled_from([4, 8]))
-        content = np.frombuffer(bytes([GUARD]) * before + b"".join(chunk), np.uint8)
-        for store, array in ((addresses, content), (offset_addresses, marks.astype(f"<i{width}"))):
-            address, memory = unaligned(array, 1 + number % 4)
-            store.append(address)
-            kept.append(memory)
-        widths.append(width)
-    common = located(rows, sizes)
-    offsets_at, offset_bytes = np.array(offset_addresses, np.uint64), np.array(widths, np.int64)
-    offsets = np.full(len(rows) + 1, -7, np.int64)
-    gather.gather_lengths(*common, offsets_at, offset_bytes, offsets)
-    wanted = plain.gather(rows, chunks)
-    assert offsets.tolist() == np.concatenate([[0], np.cumsum([len(value) for value in wanted])]).tolist()
-
-    out, around = guarded(int(offsets[-1]))
-    target = np.uint64(out.ctypes.data)
-    gather.gather_bytes(*common, offsets_at, offset_bytes, np.array(addresses, np.uint64), offsets, target)
-    assert_guards(around, out.size)
-    assert out.tobytes() == b"".join(wanted)
-
-
-def test_an_offset_of_eight_bytes_may_exceed_what_four_can_say():
-    for value, width in ((2**31 - 1, 4), (2**40 + 3, 8)):
-        address, memory = unaligned(np.array([0, value], f"<i{width}"), 1)
-        assert gather.offset_at(address, 1, width) == value
-        assert memory[0] == GUARD
