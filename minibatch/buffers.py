@@ -61,7 +61,10 @@ def readable(column: pa.Array, described: Field, where: str, nulls: Nulls) -> li
     item = pc.is_valid if described.is_mask else Filling(fill, what)
     filled = Filled(described.is_mask or fill is not None, item, what)
     try:
-        return [filled.of(decoded(column, leaf.path)) for leaf in described.leaves]
+        found = [decoded(column, leaf.path) for leaf in described.leaves]
+        if described.shape:
+            found = [arrays_below(found[0], described.leaves[0].levels, described.shape, what)]
+        return [filled.of(each) for each in found]
     except pa.ArrowNotImplementedError as error:
         raise SchemaError(f"{what}: this release of Arrow cannot decode {column.type}: {error}") from None
     except pa.ArrowException as error:
@@ -96,16 +99,11 @@ def decoded(column: pa.Array, path: tuple[str, ...]) -> pa.Array:
         if not column.null_count:
             return child
         return child.take(pa.array(np.arange(len(column)), mask=column.is_null().to_numpy(zero_copy_only=False)))
-    size = kind.list_size if pa.types.is_fixed_size_list(kind) else -1
-    if size < 0 and not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+    if not (pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return column
     values = column.values
     inner = decoded(values, path)
-    if inner is values:
-        return column
-    buffers = column.buffers()[: 1 if size >= 0 else 2]
-    kind = pa.large_list(inner.type) if pa.types.is_large_list(kind) else pa.list_(inner.type, size)
-    return pa.Array.from_buffers(kind, len(column), buffers, offset=column.offset, children=[inner])
+    return column if inner is values else rebuilt(column, inner)
 
 
 def in_order(views: pa.Array, path: tuple[str, ...]) -> pa.Array:
@@ -117,6 +115,38 @@ def in_order(views: pa.Array, path: tuple[str, ...]) -> pa.Array:
     places = np.repeat(views.offsets.to_numpy() - marks[:-1], sizes) + np.arange(marks[-1])
     offsets = pa.array(marks, mask=np.append(missing, False) if missing.any() else None)
     return pa.LargeListArray.from_arrays(offsets, decoded(views.values, path).take(pa.array(places)))
+
+
+def arrays_below(column: pa.Array, levels: int, shape: tuple[int, ...], what: str) -> pa.Array:
+    """`column` with lists that stand below `levels` others as arrays of `shape`, which all must have."""
+    if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+        return column
+    if levels:
+        return rebuilt(column, arrays_below(column.values, levels - 1, shape, what))
+    lengths = pc.fill_null(pc.list_value_length(column), shape[0]).to_numpy()
+    if (lengths != shape[0]).any():
+        row = int(np.argmax(lengths != shape[0]))
+        raise DamagedDatasetError(f"{what}: row {row} has {lengths[row]} elements, its type says {shape[0]}")
+    if not column.null_count:
+        inner = elements(column)
+    else:  # their elements become null themselves
+        begins = np.repeat(column.offsets.to_numpy()[:-1], shape[0])
+        places = begins + np.tile(np.arange(shape[0]), len(column))
+        missing = np.repeat(column.is_null().to_numpy(zero_copy_only=False), shape[0])
+        inner = column.values.take(pa.array(places, mask=missing))
+    inner = arrays_below(inner, 0, shape[1:], what)
+    return pa.Array.from_buffers(pa.list_(inner.type, shape[0]), len(column), [None], children=[inner])
+
+
+def rebuilt(column: pa.Array, inner: pa.Array) -> pa.Array:
+    """The lists or arrays of `column` with other elements."""
+    kind = column.type
+    if pa.types.is_fixed_size_list(kind):
+        kind, buffers = pa.list_(inner.type, kind.list_size), column.buffers()[:1]
+    else:
+        kind = pa.large_list(inner.type) if pa.types.is_large_list(kind) else pa.list_(inner.type)
+        buffers = column.buffers()[:2]
+    return pa.Array.from_buffers(kind, len(column), buffers, offset=column.offset, children=[inner])
 
 
 def elements(column: pa.Array) -> pa.Array:
@@ -210,11 +240,7 @@ class Filled:
             offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
             return pa.LargeListArray.from_arrays(pa.array(offsets), self.of(elements(column)))
         inner = self.of(values)
-        if inner is values:
-            return column
-        kind = pa.large_list(inner.type) if pa.types.is_large_list(column.type) else pa.list_(inner.type)
-        buffers = [None, column.buffers()[1]]
-        return pa.Array.from_buffers(kind, len(column), buffers, offset=column.offset, children=[inner])
+        return column if inner is values else rebuilt(column, inner)
 
     def _array(self, column: pa.Array) -> pa.Array:
         size = column.type.list_size

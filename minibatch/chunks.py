@@ -279,6 +279,12 @@ class Chunks:
         for _ in self.pieces(self.starts[mapped]):
             self._advise(mapped, names, storage.COMING)
 
+    def bring_in(self, chunks: Sequence[int], names: Sequence[str]) -> None:
+        """Map these chunks, and all pages of the fields `names` of them; those that are decoded are left alone."""
+        mapped = [chunk for chunk in chunks if int(self._shard_of[chunk]) not in self._copied]
+        for _ in self.pieces(self.starts[mapped]):
+            self._advise(mapped, names, storage.NOW)
+
     def ask_for_rows(self, rows: NDArray[np.int64], names: Sequence[str]) -> None:
         """Have the system read the fields `names` of these rows, all at once; those of fixed size."""
         fixed = [

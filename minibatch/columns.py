@@ -6,6 +6,7 @@
 | bool | bool | bits |
 | date, time, timestamp, duration | int32 or int64; the unit stays in the schema | fixed |
 | fixed_shape_tensor, fixed_size_list (nested too) of those | (n, *shape) | fixed or bits |
+| lists of lists that Hugging Face notes to be arrays | (n, *shape) | fixed or bits |
 | fixed_size_binary(w), uuid | uint8 (n, w) | fixed |
 | string, binary, json | object: str or bytes | bytes |
 | list of any of these, and lists of such lists | `Ragged` | list |
@@ -18,6 +19,7 @@ as their values; other extension types as what they are stored as (bool8 as int8
 set is opened, with the name of the field and what to do. Nulls: see `buffers.NullMask`.
 """
 
+import json
 import math
 import re
 from collections.abc import Iterator
@@ -31,6 +33,7 @@ from minibatch.errors import SchemaError
 
 FIXED, BITS, BYTES, LIST, SPARSE = "fixed", "bits", "bytes", "list", "sparse"
 ARROW_METADATA = "ARROW:"  # how Arrow itself notes extension types in a field's metadata
+HUGGING_FACE_ARRAY = "datasets.features.features.Array"
 SPARSE_WIDTH = "sparse_width"  # the field metadata that make a struct of indices and values a sparse vector
 SPARSE_PARTS = ("indices", "values")
 WIDTH = re.compile("[0-9]{1,18}")
@@ -215,6 +218,32 @@ def metadata_of(arrow_field: pa.Field) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if not key.startswith(ARROW_METADATA)}
 
 
+def noted_shape(arrow_field: pa.Field) -> tuple[int, ...]:
+    """The shape of what Hugging Face calls an Array2D … Array5D, which it stores as lists of lists; () of others."""
+    if isinstance(arrow_field.type, pa.BaseExtensionType):  # where its library is imported
+        name, shape = arrow_field.type.extension_name, list(getattr(arrow_field.type, "shape", ()))
+    else:
+        noted = arrow_field.metadata or {}
+        name = noted.get(b"ARROW:extension:name", b"").decode(errors="replace")
+        if not name.startswith(HUGGING_FACE_ARRAY):
+            return ()
+        try:
+            shape, _ = json.loads(noted[b"ARROW:extension:metadata"])
+        except (KeyError, ValueError, TypeError):
+            return ()
+    fixed = name.startswith(HUGGING_FACE_ARRAY) and isinstance(shape, list) and bool(shape)
+    return tuple(shape) if fixed and all(type(size) is int and 0 < size < 2**31 for size in shape) else ()
+
+
+def dtype_in_lists(kind: pa.DataType, levels: int) -> np.dtype[Any] | None:
+    """The dtype of numbers below so many levels of lists; None for anything else."""
+    for _ in range(levels):
+        if not pa.types.is_list(kind):
+            return None
+        kind = plain_type(kind.value_type)
+    return leaf_dtype(kind) if is_number(kind) or pa.types.is_boolean(kind) else None
+
+
 def field_of(arrow_field: pa.Field) -> Field:
     """The `Field` of an Arrow field that is no struct, or the `SchemaError` that says why it cannot be trained on.
 
@@ -234,7 +263,7 @@ def fields_in(arrow_field: pa.Field, refused: dict[str, SchemaError] | None = No
     """
     name = arrow_field.name
     try:
-        place = Position(column=name, name=name, type=arrow_field.type)
+        place = Position(column=name, name=name, type=arrow_field.type, shape=noted_shape(arrow_field))
         yield from below(place, arrow_field.type, metadata_of(arrow_field), refused)
     except SchemaError as error:
         if refused is None:
@@ -246,12 +275,13 @@ def fields_in(arrow_field: pa.Field, refused: dict[str, SchemaError] | None = No
 class Position:
     """A place in the type of a column, below structs (`path`) and lists (`depth`), and the `name` that it has there.
 
-    `type` is the type of that name, with its lists.
+    `type` is the type of that name, with its lists; `shape` is set where those lists all have the same lengths.
     """
 
     column: str
     name: str
     type: pa.DataType
+    shape: tuple[int, ...] = ()
     path: tuple[str, ...] = ()
     depth: int = 0
 
@@ -261,12 +291,15 @@ def below(
 ) -> Iterator[Field]:
     """`fields_in` of what lies at a place and below it."""
     kind = plain_type(kind)
-    if pa.types.is_list(kind) and place.depth < 2:
+    if place.shape and (dtype := dtype_in_lists(kind, len(place.shape))) is not None:
+        leaf = Leaf(dtype=dtype, shape=place.shape, levels=place.depth, path=place.path)
+        yield field_at(place, (leaf,), dtype=dtype, shape=place.shape, arrow_type=kind, metadata=metadata)
+    elif pa.types.is_list(kind) and place.depth < 2:
         yield from below(replace(place, depth=place.depth + 1), kind.value_type, metadata, refused)
     elif pa.types.is_struct(kind) and SPARSE_WIDTH not in metadata and kind.num_fields:
         for child in kind:
             path, name = (*place.path, child.name), f"{place.name}.{child.name}"
-            inner = replace(place, name=name, path=path, type=child.type)
+            inner = replace(place, name=name, path=path, type=child.type, shape=noted_shape(child))
             try:
                 yield from below(inner, child.type, metadata_of(child), refused)
             except SchemaError as error:

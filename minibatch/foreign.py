@@ -60,14 +60,27 @@ def read_foreign(path: Path) -> tuple[Path, Manifest]:
 def files_of(folder: Path) -> Sequence[str]:
     """The names of the Arrow files of a folder: in the order Hugging Face notes, else by name."""
     if (folder / SPLITS).exists():
-        splits = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
-        raise DatasetError(f"{folder} holds several data sets, one for each split: open one of {splits} in it")
+        splits = sorted(entry.name for entry in folder.iterdir() if (entry / HUGGING_FACE).exists())
+        raise DatasetError(f"{folder} holds a data set for each split: open one of the folders {splits} in it")
     if (folder / HUGGING_FACE).exists():
-        try:
-            return [str(entry["filename"]) for entry in json.loads((folder / HUGGING_FACE).read_text())["_data_files"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedDatasetError(f"{folder / HUGGING_FACE} does not name its data files: {error!r}") from None
+        return files_of_hugging_face(folder / HUGGING_FACE)
     return sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(SUFFIXES) and entry.is_file())
+
+
+def files_of_hugging_face(path: Path) -> Sequence[str]:
+    """The names of the files that the `state.json` at `path` lists."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+        names = [entry["filename"] for entry in state["_data_files"]]
+        reordered = state.get("_indices_files") or state.get("_indices_data_files")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedDatasetError(f"{path} does not name its data files: {error!r}") from None
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
+            raise DamagedDatasetError(f"{path} lists {name!r}, which is no file of the same folder")
+    if reordered:
+        raise DatasetError(f"{path} picks rows by an index: flatten_indices() and save it again")
+    return names
 
 
 def read_file(folder: Path, name: str) -> tuple[Shard, pa.Schema]:

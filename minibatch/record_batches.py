@@ -4,6 +4,7 @@ Arrow's own readers decompress a batch to tell its length. This reads the flatbu
 `RecordBatch` of Message.fbs, `Footer` and `Block` of File.fbs, as the format's columnar specification lays them out.
 """
 
+import functools
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -63,9 +64,9 @@ def number(data: memoryview, form: str, at: int) -> int:
 
 
 def message_at(data: memoryview, start: int) -> Message | None:
-    """The message that begins at `start`; None at the end of the stream."""
+    """The message that begins at `start`; None for the mark of the stream's end."""
     if start == len(data):
-        return None
+        raise ValueError("no mark of its end: it was cut off or is still being written; if it is whole, convert it")
     length, begin = number(data, "<I", start), start + 4
     if length == CONTINUES:
         length, begin = number(data, "<I", begin), begin + 4
@@ -119,6 +120,14 @@ def open_content(content: pa.Buffer) -> tuple[Callable[[int], pa.RecordBatch], l
 
     Raises `pa.ArrowException` or `ValueError` where it is neither.
     """
+
+    @functools.cache
+    def whole_stream() -> list[pa.RecordBatch]:
+        batches = list(pa.ipc.open_stream(content))
+        if len(batches) != len(rows):
+            raise ValueError(f"{len(batches)} record batches, of which {len(rows)} are found")
+        return batches
+
     data = memoryview(content)
     if data[: len(FILE_MAGIC)] == FILE_MAGIC:
         reader = pa.ipc.open_file(content)
@@ -126,12 +135,12 @@ def open_content(content: pa.Buffer) -> tuple[Callable[[int], pa.RecordBatch], l
         if len(found) != reader.num_record_batches:
             raise ValueError(f"{reader.num_record_batches} record batches, of which {len(found)} are found")
         return reader.get_batch, [each.rows for each in found], reader.schema
-    stream = pa.ipc.open_stream(content)
     found = list(messages(data))
     rows = [each.rows for each in found if each.kind == RECORD_BATCH]
+    schema = pa.ipc.open_stream(content).schema
     if any(each.compressed for each in found):
-        return lambda i: batch_alone(data, found, i), rows, stream.schema
-    return list(stream).__getitem__, rows, stream.schema
+        return lambda i: batch_alone(data, found, i), rows, schema
+    return lambda i: whole_stream()[i], rows, schema
 
 
 def batch_alone(data: memoryview, found: list[Message], wanted: int) -> pa.RecordBatch:

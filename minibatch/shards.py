@@ -30,7 +30,7 @@ class OpenShard:
         try:
             batch = self.batch(number)
             batch.validate()
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise unreadable(self.where, self.folder, error) from error
         if batch.num_rows != self.rows[number]:
             raise DamagedDatasetError(

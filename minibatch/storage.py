@@ -21,6 +21,7 @@ HUGE_PAGES: int | None = getattr(mmap, "MADV_HUGEPAGE", None)  # read from disk 
 NORMAL: int | None = getattr(mmap, "MADV_NORMAL", None)
 SCATTERED: int | None = getattr(mmap, "MADV_RANDOM", None)  # what is around a page will not be needed
 COMING: int | None = getattr(mmap, "MADV_WILLNEED", None)
+NOW: int | None = 22 if sys.platform == "linux" else None  # MADV_POPULATE_READ: read it, and map its pages
 COLD: int | None = 20 if sys.platform == "linux" else None  # MADV_COLD: the first to go when memory is short
 GONE: int | None = getattr(mmap, "MADV_DONTNEED", None) if sys.platform == "linux" else None  # out of this process
 

@@ -5,6 +5,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from minibatch import Dataset, DatasetWriter, NullMask
+from minibatch import Dataset, DatasetWriter, NullMask, Ragged, Sparse
 from minibatch.buffers import readable
 from minibatch.manifest import Fingerprint, Manifest, Shard, canonical, fields_of, pack_chunks, write_manifest
 
@@ -43,6 +44,43 @@ def every_type(rows: int, first: int = 0) -> dict[str, Any]:
         "empty text": [""] * rows,
         "größe ☃": n.astype(np.int8),
     }
+
+
+def every_list(rows: int, first: int = 0) -> dict[str, Any]:
+    """Fields of every kind of rows of varying length, as functions of the row number alone."""
+    n = range(first, first + rows)
+    words = [[WORDS[j % len(WORDS)] for j in range(i, i + i % 4)] for i in n]
+    vectors = [[((7 * i + j) % 9, (i + j) / 2) for j in range(i % 3)] for i in n]
+    return {
+        "numbers": [np.arange(i, i + i % 5, dtype=np.int32) for i in n],
+        "bools": [np.arange(i % 4) % 2 == 0 for i in n],
+        "halves": [np.full(i % 2, i / 4, np.float16) for i in n],
+        "instants": [np.arange(i % 3).astype("M8[s]") for i in n],
+        "boxes": [np.arange(4 * (i % 3), dtype=np.float32).reshape(i % 3, 4) + i for i in n],
+        "grids of bits": [np.arange(6 * (1 + i % 2)).reshape(-1, 2, 3) % (i + 2) == 0 for i in n],
+        "words": words,
+        "byte strings": [[word.encode() for word in row] for row in words],
+        "nested": [[list(range(j)) for j in range(i % 3 + 1)] for i in n],
+        "nested words": [[words[k][:j] for j in range(i % 3)] for k, i in enumerate(n)],
+        "sparse": sparse_of(vectors),
+        "sparse bools": sparse_of([[(index, index % 2 == 0) for index, _ in row] for row in vectors]),
+        "sequences of sparse": Ragged(
+            sparse_of([vector for i, vector in zip(n, vectors, strict=True) for vector in [vector] * (i % 3)]),
+            np.array([0, *accumulate(i % 3 for i in n)], np.int64),
+        ),
+    }
+
+
+def sparse_of(rows: Sequence[Sequence[tuple[int, Any]]], width: int = 9) -> Sparse:
+    """Rows of pairs of index and value as a Sparse."""
+    pairs = [pair for row in rows for pair in row]
+    kind = np.float64 if not pairs or isinstance(pairs[0][1], float) else np.bool_
+    return Sparse(
+        np.array([index for index, _ in pairs], np.int64),
+        np.array([value for _, value in pairs], kind),
+        np.array([0, *accumulate(map(len, rows))], np.int64),
+        width,
+    )
 
 
 def as_read(values: Any) -> np.ndarray[Any, Any]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,7 @@ def lay(root: Path, name: str, kind: str, seed: int, by: str = "longest") -> Lai
         twin = mixture.Mixture(orders=orders, stages=[(0, weights)], seed=seed, max_sweeps=caps)
         bases = {"a": 0, "b": len(rows)}
 
-        @lru_cache
+        @cache
         def some(number: int) -> list[int]:
             return [bases[source] + row for source, _, row in twin.samples(number * 64, 64)]
 
@@ -140,7 +140,7 @@ def lay(root: Path, name: str, kind: str, seed: int, by: str = "longest") -> Lai
     if by != "longest":
         lengths = [LENGTHS[name][row] if by == "tokens" else words_in(row) for row in rows]
     plain = plain_order(kind, len(rows), seed, lengths)
-    sweep = lru_cache(lambda number: [plain.row(place, number) for place in range(len(rows))])
+    sweep = cache(lambda number: [plain.row(place, number) for place in range(len(rows))])
     return Laid(
         data=data,
         shuffle=shuffle,

@@ -22,8 +22,8 @@ Step = tuple[Any, ...]
 
 def steps() -> st.SearchStrategy[list[Step]]:
     """What a caller may do, in multiples of a unit; equal reads in a row, so that reading ahead sets in."""
-    sizes = st.integers(1, 12) | st.sampled_from([1, 25, 90])
-    times = st.integers(0, 60) | st.sampled_from([150, 400])
+    sizes = st.integers(1, 12) | st.sampled_from([1, 25, 60])
+    times = st.integers(0, 60) | st.sampled_from([150, 250])
     part = st.integers(1, 5).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1)))
     step = st.one_of(
         st.tuples(st.just("read"), sizes, st.just((1, 0)), st.integers(1, 5)),

@@ -1,5 +1,6 @@
 """What is asked for ahead and let go behind: the right chunks, in time, and no more; what is read is the same."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Watched:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.said: list[tuple[str, int]] = []
-        for name in ("ask_for", "let_go"):
+        for name in ("ask_for", "bring_in", "let_go"):
             monkeypatch.setattr(
                 minibatch.chunks.Chunks, name, self._writing(name, getattr(minibatch.chunks.Chunks, name))
             )
@@ -124,25 +125,38 @@ def test_a_full_shuffle_of_large_data_asks_for_the_rows_of_a_block_and_nothing_a
 ):
     said: list[tuple[int, int, int | None]] = []
     monkeypatch.setattr(minibatch.chunks, "advise", lambda *arguments: said.append(arguments))
-    for fits in (True, False):
-        ahead, order, dataset = ahead_of(folder, "full", fits=fits)
-        for time in range(0, ROWS, 5):
-            ahead(at(time))
-        asked = [(address, size) for address, size, advice in said if advice == storage.COMING]
-        rows = order.rows_at(0, 0 if fits else ROWS)
-        chunks = dataset.chunks.locate(rows)
-        begins = (
-            dataset.chunks.leaves["wide"][0].data[chunks] + (rows - dataset.chunks.starts[chunks]).astype("u8") * 3000
-        )
-        assert asked == [(int(begin), 3000) for begin in begins]
-        dataset.read(np.arange(ROWS), ["wide"])
-        others = {advice for *_, advice in said} - {storage.COMING}
-        assert others == {storage.HUGE_PAGES if fits else storage.SCATTERED}
-        said.clear()
-        dataset.chunks.scatter()
-        assert [advice for *_, advice in said] == [storage.SCATTERED] * (ROWS // SHARD), "of those that are mapped, too"
-        said.clear()
+    ahead, order, dataset = ahead_of(folder, "full", fits=False)
+    for time in range(0, ROWS, 5):
+        ahead(at(time))
+    asked = [(address, size) for address, size, advice in said if advice == storage.COMING]
+    rows = order.rows_at(0, ROWS)
+    chunks = dataset.chunks.locate(rows)
+    within = (rows - dataset.chunks.starts[chunks]).astype("u8")
+    begins = dataset.chunks.leaves["wide"][0].data[chunks] + within * 3000
+    assert asked == [(int(begin), 3000) for begin in begins]
+    assert {advice for *_, advice in said} == {storage.COMING, storage.SCATTERED}
     assert not watched.said
+    said.clear()
+    dataset.chunks.scatter()
+    assert [advice for *_, advice in said] == [storage.SCATTERED] * (ROWS // SHARD), "of those that are mapped, too"
+
+
+def test_a_full_shuffle_of_data_that_fit_brings_them_in_once_unless_it_is_a_part_of_many(folder, watched, monkeypatch):
+    monkeypatch.setattr(minibatch.ahead, "AT_ONCE_BYTES", 200_000)
+    monkeypatch.setattr(minibatch.ahead, "BRING_IN_SECONDS", 2.5)
+    clock = itertools.count()
+    monkeypatch.setattr(minibatch.ahead.time, "monotonic", lambda: next(clock))  # time for two pieces a call
+    ahead, _, dataset = ahead_of(folder, "full", fits=True)
+    for time in range(0, 2 * ROWS, 15):
+        ahead(Stretch(start=time, length=5, stride=15, count=3))
+    assert not watched.said
+    for calls in range(1, 2 * ROWS // 5):
+        ahead(at(5 * calls))
+        assert len(watched.said) * CHUNK * dataset.chunks.bytes / ROWS <= 1.5 * calls * 200_000
+    brought = watched.of("bring_in")
+    assert sorted(set(brought)) == list(range(ROWS // CHUNK))
+    assert brought == sorted(brought)
+    assert len(brought) == len(watched.said) <= 1.5 * ROWS // CHUNK, "a chunk on the border of two pieces counts twice"
 
 
 def test_after_a_jump_the_window_there_is_asked_for_and_the_old_one_let_go(folder, watched):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import xxhash
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibatch import Dataset, DatasetWriter
@@ -18,6 +18,8 @@ from minibatch.buffers import readable
 from minibatch.check import check_dataset
 from minibatch.columns import field_of
 from minibatch.manifest import Fingerprint, fields_of
+from minibatch.ragged import Ragged, join
+from minibatch.sparse import Sparse
 from tests import datasets
 from tests.datasets import put
 
@@ -33,24 +35,62 @@ def plain_fingerprint(fields, rows):
 
 def plain_field(name, values, metadata=None):
     """The part of one field in it, from what was given to `write`."""
+    if isinstance(values, Ragged):
+        kind, shape, streams, noted = plain_sequences([values[i] for i in range(len(values))])
+    elif isinstance(values, Sparse):
+        kind, shape, streams, noted = plain_sparse(values)
+    elif isinstance(values, list) and isinstance(values[0], list | np.ndarray):
+        kind, shape, streams, noted = plain_sequences(values)
+    else:
+        kind, shape, streams, noted = plain_elements(values)
+        streams = [streams[0], b"".join(streams[1:])]
+    return [name, kind, shape, {**(metadata or {}), **noted}, *streams]
+
+
+def numbers(values):
+    return b"".join(struct.pack("<q", value) for value in values)
+
+
+def plain_elements(values):
+    """Kind, shape, [values, lengths] and metadata of elements that stand side by side."""
     if isinstance(values, list):
         encoded = [value.encode() if isinstance(value, str) else value for value in values]
         kind = "text" if isinstance(values[0], str) else "bytes"
-        lengths = b"".join(struct.pack("<q", len(value)) for value in encoded)
-        return [name, kind, [], metadata or {}, b"".join(encoded), lengths]
+        return kind, [], [b"".join(encoded), numbers(map(len, encoded))], {}
     kind = str(values.dtype)
     if values.dtype.kind in "mM":
         unit = np.datetime_data(values.dtype)[0]
         kind = "date32" if unit == "D" else f"{'timestamp' if values.dtype.kind == 'M' else 'duration'}[{unit}]"
     content = datasets.as_read(values)
-    return [
-        name,
-        kind,
-        list(values.shape[1:]),
-        metadata or {},
-        content.astype(content.dtype.newbyteorder("<")).tobytes(),
-        b"",
-    ]
+    content = content.astype(content.dtype.newbyteorder("<"))
+    return kind, list(values.shape[1:]), [content.tobytes()], {}
+
+
+def plain_sequences(rows):
+    """The same of rows that are lists: the lengths of the outer ones come before those of what they hold."""
+    inside = [element for row in rows for element in row]
+    if isinstance(rows[0], np.ndarray):
+        kind, shape, (values, *inner), noted = plain_elements(np.concatenate(rows))
+    elif isinstance(rows[0], Sparse):
+        kind, shape, leaves, noted = plain_sparse(join(rows))
+        outer = numbers(map(len, rows))
+        return f"list<{kind}>", shape, [leaves[0], outer, leaves[1], leaves[2], outer, leaves[3]], noted
+    elif isinstance(inside[0], str | bytes):
+        kind, shape, (values, *inner), noted = plain_elements(inside)
+    elif isinstance(inside[0], int):
+        kind, shape, (values, *inner), noted = plain_elements(np.array(inside, np.int64))
+    else:
+        kind, shape, (values, *inner), noted = plain_sequences(inside)
+    return f"list<{kind}>", shape, [values, numbers(map(len, rows)), *inner], noted
+
+
+def plain_sparse(sparse):
+    """The same of sparse vectors: 64-bit indices and their lengths, then values and theirs."""
+    rows = [(indices.tolist(), values) for indices, values in sparse]
+    lengths = numbers(len(indices) for indices, _ in rows)
+    indices = numbers(index for row, _ in rows for index in row)
+    kind, _, (values,), _ = plain_elements(np.concatenate([values for _, values in rows]))
+    return f"sparse<{kind}>", [], [indices, lengths, values, lengths], {"sparse_width": str(sparse.width)}
 
 
 def cases():
@@ -64,6 +104,10 @@ def cases():
     noted = {"text": {"language": "de", "ü": "☃"}, "int8": {"classes": '["cat", "dog"]'}}
     yield "eleven rows of every type, with metadata", everything, noted
     yield "no rows of a vector", {"x": np.zeros((0, 3), np.float32)}, {}
+    lists = datasets.every_list(11, first=1)
+    for name, values in lists.items():
+        yield f"eleven rows of {name}", {name: values}, {}
+    yield "eleven rows of every list, with metadata", lists, {"words": {"language": "de"}, "sparse": {"a": "b"}}
 
 
 CASES = {name: (fields, metadata) for name, fields, metadata in cases()}
@@ -88,9 +132,10 @@ def test_fingerprints_are_for_ever(name, tmp_path):
 
 
 @given(data=st.data())
+@settings(max_examples=30)
 def test_cutting_into_calls_chunks_and_shards_does_not_change_a_fingerprint(data, tmp_path_factory):
     rows = data.draw(st.integers(1, 25))
-    fields = datasets.every_type(rows)
+    fields = datasets.every_type(rows) | datasets.every_list(rows, first=1)
     cuts = data.draw(st.lists(st.integers(0, rows), max_size=3).map(sorted))
     chunk_rows, shard_rows = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 30))
     got = Dataset.open(put(tmp_path_factory.mktemp("d") / "x", fields, chunk_rows, shard_rows, cuts))

@@ -1,5 +1,6 @@
 """`storage`: files are what the manifest says before they are mapped; what is written is there whole or not at all."""
 
+import mmap
 import os
 
 import pytest
@@ -96,3 +97,33 @@ def test_the_bytes_reach_the_disk_before_the_name_and_the_name_before_the_return
     monkeypatch.setattr(storage.os, "replace", lambda old, new: (done.append("rename"), replace(old, new)))
     storage.write_atomically(file, b"x")
     assert done == (["sync", "rename", "sync"] if os.name == "posix" else ["sync", "rename"])
+
+
+def test_advice_never_reaches_beyond_the_pages_it_is_about(monkeypatch):
+    """To give back a page at the edge would be to give back a neighbour's; to read one more is harmless."""
+    page, said = mmap.PAGESIZE, []
+    monkeypatch.setattr(storage, "_madvise", lambda *arguments: said.append(arguments))
+    storage.advise(10 * page + 5, 3 * page, 3)
+    assert said.pop() == (10 * page, 3 * page + 5, 3)
+    if storage.GONE is not None:
+        storage.advise(10 * page + 5, 3 * page, storage.GONE)
+        assert said.pop() == (11 * page, 2 * page, storage.GONE)
+        storage.advise(10 * page + 5, page, storage.GONE)
+    storage.advise(10 * page, 0, 3)
+    storage.advise(10 * page, page, None)
+    assert not said
+
+
+def test_where_a_system_takes_no_advice_nothing_happens(monkeypatch):
+    monkeypatch.setattr(storage, "_madvise", None)
+    storage.advise(1, 1 << 60, 3)
+
+
+def test_advice_about_a_mapped_file_leaves_its_bytes(tmp_path):
+    content = bytes(range(256)) * 1000
+    (tmp_path / "x").write_bytes(content)
+    mapped = storage.map_file(tmp_path / "x", len(content))
+    kinds = ("HUGE_PAGES", "NORMAL", "SCATTERED", "COMING", "NOW", "COLD", "GONE")
+    for kind in kinds:
+        storage.advise(mapped.address, mapped.size, getattr(storage, kind))
+        assert mapped.to_pybytes() == content

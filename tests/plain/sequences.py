@@ -116,21 +116,14 @@ class Whole:
         self.time = max(time, self.time)
 
 
-def tokens(axis: Axis, start: int, stop: int) -> list[Token]:
-    """The tokens at nominal times [start, stop), fewer at the end: a walk from the beginning."""
+def begins(axis: Axis, stop: int) -> list[tuple[int, int]]:
+    """(place, nominal time) of the sequences that begin at `stop` or before, laid end to end from time 0 on."""
     found, place, time = [], 0, 0
-    while time < stop and axis.has(place):
-        for position in range(axis.size(place)):
-            if start <= time < stop and not axis.is_over(time):
-                found.append((place, position))
-            time += 1
+    while time <= stop and axis.has(place):
+        found.append((place, time))
+        time += axis.size(place)
         place += 1
     return found
-
-
-def begin_of(axis: Axis, place: int) -> int:
-    """The nominal time at which a sequence begins, where they are laid end to end."""
-    return sum(axis.size(p) for p in range(place))
 
 
 def marked(axis: Axis, run: list[tuple[Token, int]]) -> list[tuple[int, int, int] | None]:
@@ -154,46 +147,43 @@ class Packed:
 
     def next(self, k: int, n: int = 1, i: int = 0) -> PlainBatch:
         axis, begin = self.axis, self.time
-        laid = tokens(axis, begin, begin + k)
-        end = begin + len(laid)
+        laid = begins(axis, begin + k)
+        owner = {time + j: (place, j) for place, time in laid for j in range(axis.size(place))}
+        end = begin
+        while end < begin + k and end in owner and not axis.is_over(end):
+            end += 1
         blocks = [range(at, min(at + self.block, end)) for at in range(begin, end, self.block)]
         mine = parts(blocks, n)[i]
-        rows = [marked(axis, [(laid[t - begin], t) for t in run]) for run in mine]
-        shown = {
-            laid[t - begin][0] for run, row in zip(mine, rows, strict=True) for t, x in zip(run, row, strict=True) if x
-        }
+        rows = [marked(axis, [(owner[t], t) for t in run]) for run in mine]
+        shown = {entry[2] for row in rows for entry in row if entry}
         if mine:
-            shown |= self.empty_ones(mine[0].start, mine[-1].stop)
+            start, stop = mine[0].start, mine[-1].stop
+            shown |= {
+                place
+                for place, time in laid
+                if axis.size(place) == 0
+                and (start < time <= stop or start == time == 0)
+                and not axis.is_hole(place, time)
+            }
         batch = PlainBatch(
             nominal_time=begin,
             nominal_end=end,
-            sweeps_ended=axis.borders(self.place(begin), self.place(end)),
+            sweeps_ended=axis.borders(self.place(laid, begin), self.place(laid, end)),
             places=sorted(shown),
             rows=[axis.row(place) for place in sorted(shown)],
-            times=[begin_of(axis, place) for place in sorted(shown)],
+            times=[dict(laid)[place] for place in sorted(shown)],
             num_samples=sum(token is not None for row in rows for token in row),
             tokens=[row + [None] * (self.block - len(row)) for row in rows],
         )
         self.time = end
         return batch
 
-    def place(self, time: int) -> int:
+    def place(self, laid: list[tuple[int, int]], time: int) -> int:
         """The sequence that the token at `time` is of; the empty ones before it have come with the one before."""
-        place, begin = 0, 0
-        while time > 0 and self.axis.has(place) and begin + self.axis.size(place) <= time:
-            begin += self.axis.size(place)
-            place += 1
-        return place
-
-    def empty_ones(self, start: int, stop: int) -> set[int]:
-        """The empty sequences that come along with the tokens [start, stop)."""
-        axis, found, place, time = self.axis, set(), 0, 0
-        while time <= stop and axis.has(place):
-            if axis.size(place) == 0 and (start < time <= stop or start == time == 0) and not axis.is_hole(place, time):
-                found.add(place)
-            time += axis.size(place)
-            place += 1
-        return found
+        if time == 0 or not laid:
+            return 0
+        over = [place for place, begin in laid if begin + self.axis.size(place) <= time]
+        return over[-1] + 1 if over else 0
 
     def seek(self, time: int) -> None:
         self.time = time
