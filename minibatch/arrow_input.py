@@ -9,6 +9,7 @@
 | `Sparse`; `Ragged` of it | struct of two lists, `indices` and `values`; list of those |
 """
 
+import math
 from collections.abc import Iterable, Mapping, Set, Sized
 from typing import Any
 
@@ -136,7 +137,9 @@ def text_lists(rows: list[Any] | tuple[Any, ...], name: str) -> pa.Array:
     for i, row in enumerate(rows):
         for text in row:
             if not isinstance(text, kind):
-                raise SchemaError(f"field {name!r}: row {i} has {text!r:.60} beside values of type {kind.__name__}: give one type")
+                raise SchemaError(
+                    f"field {name!r}: row {i} has {text!r:.60} beside values of type {kind.__name__}: give one type"
+                )
     return list_of([len(row) for row in rows], text_or_bytes(np.fromiter(texts, object, len(texts)), name), name)
 
 
@@ -163,9 +166,15 @@ def lengths_of(values: Ragged | Sparse, name: str) -> NDArray[np.int64]:
 
 
 def flat(values: Any, name: str) -> pa.Array:
-    """A column to stand inside a list: tensors as fixed-size lists."""
+    """A column to stand inside a list: tensors as fixed-size lists, one for each axis."""
     inner = as_arrow(values, name)
-    return inner.storage if isinstance(inner, pa.ExtensionArray) else inner
+    if not isinstance(inner, pa.FixedShapeTensorArray):
+        return inner
+    column, count, shape = inner.storage.values, len(inner), list(inner.type.shape)
+    for axis in reversed(range(len(shape))):
+        rows = count * math.prod(shape[:axis])
+        column = pa.Array.from_buffers(pa.list_(column.type, shape[axis]), rows, [None], children=[column])
+    return column
 
 
 def from_sparse(sparse: Sparse, name: str) -> pa.Array:

@@ -136,7 +136,7 @@ class Lengths:
         place, begin = self._base(time // self.sweep if self._border < MAX_TIME else 0)
         while place < self._laid:
             number, inside = divmod(place, AT_ONCE)
-            count = min(AT_ONCE - inside, self._laid - place)
+            count = min(AT_ONCE - inside, self._laid - place, self._border)
             if count < AT_ONCE or begin + self._sum(number) > time:
                 marks = begin + np.concatenate([np.zeros(1, np.int64), np.cumsum(self._look_up(place, count))])
                 found = int(marks.searchsorted(time, "right"))
@@ -156,7 +156,7 @@ class Lengths:
         left = count + time - begin
         pieces = [np.zeros(0, np.int64)]
         while left > 0 and place < self._laid:
-            rows = self.order.rows_at(place, min(AT_ONCE, self._laid - place))
+            rows = self.order.rows_at(place, min(AT_ONCE, max(left, 16), self._laid - place))
             pieces.append(np.repeat(rows, self.dataset.lengths(rows, self.names))[:left])
             left -= len(pieces[-1])
             place += len(rows)

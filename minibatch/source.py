@@ -43,8 +43,8 @@ class MinibatchSource:
     - "packed": tokens of sequences laid end to end, cut every `block` tokens: arrays (size / block, block);
     - "truncated": tokens of sequences on `lanes` side by side, for recurrent nets: arrays (lanes, size / lanes).
 
-    The length of a sequence is that of its longest list, or of `length_field`. `threads` read ahead, one or two; `pool`
-    is where they get memory for what they read.
+    The length of a sequence is that of its longest list, or of `length_field`; `docs/sequences.md` has the rules.
+    `threads` read ahead, one or two; `pool` is where they get memory for what they read.
 
     What a minibatch holds is a function of (data, seed, nominal time, k), never of earlier calls, threads or restarts.
     Threads that share a source take turns: each minibatch goes to one of them. A copy, also one pickled into another
@@ -147,7 +147,8 @@ class MinibatchSource:
         """The samples at the next `minibatch_size` nominal times, or part `partition_index` of `num_data_partitions`
         of them.
 
-        Parts are contiguous and differ in size by at most one; their union is the minibatch. Short only at the end of
+        Parts are contiguous and differ in size by at most one (whole sequences: as little as they allow, "packed" in
+        blocks, "truncated" in lanes); their union is the minibatch. Short, sequences apart, only at the end of
         the axis, then empty (falsy) for ever. Time moves on by the whole minibatch. Raises `TypeError` or
         `ValueError` for sizes that are not positive integers, `DamagedDatasetError` when a shard turns out to be
         damaged; time then stays.
@@ -173,7 +174,11 @@ class MinibatchSource:
             yield batch
 
     def seek(self, nominal_time: int) -> None:
-        """Go to any nominal time, in O(1); beyond the end of the axis minibatches are empty."""
+        """Go to any nominal time; beyond the end of the axis minibatches are empty.
+
+        In O(1) where time counts rows; else lengths are added up from the beginning of the sweep, which a restored
+        state spares. Whole sequences: a time inside one is that of the next.
+        """
         time = checked_integer(nominal_time, "nominal_time", least=0)
         with self._reader.lock:
             self._reader.forget()

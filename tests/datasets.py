@@ -55,7 +55,7 @@ def every_list(rows: int, first: int = 0) -> dict[str, Any]:
         "numbers": [np.arange(i, i + i % 5, dtype=np.int32) for i in n],
         "bools": [np.arange(i % 4) % 2 == 0 for i in n],
         "halves": [np.full(i % 2, i / 4, np.float16) for i in n],
-        "instants": [np.arange(i % 3).astype("M8[s]") for i in n],
+        "moments": [np.arange(i % 3).astype("M8[s]") for i in n],
         "boxes": [np.arange(4 * (i % 3), dtype=np.float32).reshape(i % 3, 4) + i for i in n],
         "grids of bits": [np.arange(6 * (1 + i % 2)).reshape(-1, 2, 3) % (i + 2) == 0 for i in n],
         "words": words,

@@ -19,11 +19,12 @@ from minibatch.tools.bench_report import Report, as_document, as_markdown, print
 from minibatch.tools.screen import print_json, screen
 
 PARTS = ("order", "reader", "start", "engine")
+ASKED_FOR = ("memory",)  # takes minutes and empties the page cache of its data
 Say = Callable[[str], None]
 
 
 def bench(
-    parts: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(PARTS)}; all if none is named.")] = None,
+    parts: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(PARTS)} (all if none is named); memory.")] = None,
     workload: Annotated[list[str] | None, typer.Option(help="W1 … W6; may be repeated (default: all).")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Compare with other loaders that are installed.")] = False,
     peer: Annotated[list[str] | None, typer.Option(help="With --peers: only this one; may be repeated.")] = None,
@@ -37,13 +38,15 @@ def bench(
     """Measure throughput against plain alternatives, in one run; use an idle machine.
 
     Order: places a second. Reader: rows a second against a bare loop whose row numbers are known beforehand. Start: the
-    first minibatch of a fresh process, also after a restore, and its private memory. Engine: its cost a step.
+    first minibatch of a fresh process, also after a restore, and its private memory. Engine: its cost a step. Memory:
+    data four times a memory limit, from a cold page cache.
     """
     if peers and parts:
         raise typer.BadParameter("give parts or --peers, not both")
     if peer and not peers:
         raise typer.BadParameter("--peer goes with --peers")
-    wanted, loads = chosen(parts, PARTS, "part"), chosen(workload, WORKLOADS, "workload")
+    wanted = chosen(parts, (*PARTS, *ASKED_FOR), "part") if parts else list(PARTS)
+    loads = chosen(workload, WORKLOADS, "workload")
     report = Report(pairs=pairs)
     begin, console = time.perf_counter(), screen(stderr=True)
     with console.status("measuring") as status:
@@ -61,6 +64,10 @@ def bench(
             compare_peers(report, data, peer, pairs, seconds, say)
         else:
             measure_parts(report, wanted, data, pairs, say)
+            if "memory" in wanted:
+                from minibatch.tools.bench_memory import beyond_memory
+
+                report.rows += beyond_memory(cache or default_cache(), say)
     report.seconds = time.perf_counter() - begin
     if json_output:
         print_json(as_document(report))

@@ -134,7 +134,7 @@ def test_fingerprints_are_for_ever(name, tmp_path):
 @given(data=st.data())
 @settings(max_examples=30)
 def test_cutting_into_calls_chunks_and_shards_does_not_change_a_fingerprint(data, tmp_path_factory):
-    rows = data.draw(st.integers(1, 25))
+    rows = data.draw(st.integers(4, 25))  # fewer may have only empty lists, which tell no type
     fields = datasets.every_type(rows) | datasets.every_list(rows, first=1)
     cuts = data.draw(st.lists(st.integers(0, rows), max_size=3).map(sorted))
     chunk_rows, shard_rows = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 30))
