@@ -10,7 +10,7 @@
 """
 
 import math
-from collections.abc import Iterable, Mapping, Set, Sized
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from typing import Any
 
 import numpy as np
@@ -170,11 +170,15 @@ def flat(values: Any, name: str) -> pa.Array:
     inner = as_arrow(values, name)
     if not isinstance(inner, pa.FixedShapeTensorArray):
         return inner
-    column, count, shape = inner.storage.values, len(inner), list(inner.type.shape)
+    return in_arrays(inner.storage.values, len(inner), inner.type.shape)
+
+
+def in_arrays(values: pa.Array, count: int, shape: Sequence[int]) -> pa.Array:
+    """`values` in row-major order as `count` arrays of `shape`: fixed-size lists, one for each axis."""
     for axis in reversed(range(len(shape))):
         rows = count * math.prod(shape[:axis])
-        column = pa.Array.from_buffers(pa.list_(column.type, shape[axis]), rows, [None], children=[column])
-    return column
+        values = pa.Array.from_buffers(pa.list_(values.type, shape[axis]), rows, [None], children=[values])
+    return values
 
 
 def from_sparse(sparse: Sparse, name: str) -> pa.Array:

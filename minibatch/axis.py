@@ -56,7 +56,10 @@ class RowAxis:
         block, lo, hi = self._reader.read(start, length, minibatch_size)
         ended = timeline.sweeps_ended(begin, stop, self._border)
         self.time = stop
-        return Batch(block, lo, hi, start=start, nominal_time=begin, nominal_end=stop, sweeps_ended=ended)
+        holes = length - (hi - lo)
+        return Batch(
+            block, lo, hi, start=start, nominal_time=begin, nominal_end=stop, sweeps_ended=ended, num_holes=holes
+        )
 
     def seek(self, time: int) -> None:
         """See `Axis.seek`."""

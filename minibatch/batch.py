@@ -82,7 +82,8 @@ class Batch:
     anything of it is held; a `Ragged` for lists, a `Sparse` for sparse vectors. `rows` has the global row id of each
     row, `times` its nominal time (of a sequence, that of its first element), both int64 (num_sequences,).
 
-    `num_samples` is what nominal time counts: rows, or elements of sequences. `num_sequences` is the number of rows.
+    `num_samples` is what nominal time counts: rows, or elements of sequences; `num_holes` is how many more there would
+    be without what is skipped or was dropped by a transform. `num_sequences` is the number of rows.
     `bool(batch)` is false only at the end of the axis: a part without samples, or a minibatch that is all holes, is not
     the end. `end_of_sweep` says whether the whole minibatch reaches or crosses a border, `sweeps_ended` how many.
 
@@ -100,6 +101,7 @@ class Batch:
         "_times",
         "nominal_end",
         "nominal_time",
+        "num_holes",
         "num_samples",
         "sweeps_ended",
     )
@@ -115,6 +117,7 @@ class Batch:
         nominal_end: int,
         sweeps_ended: int,
         num_samples: int | None = None,
+        num_holes: int = 0,
         times: NDArray[np.int64] | None = None,
         packed: Packed | None = None,
     ) -> None:
@@ -127,6 +130,7 @@ class Batch:
         self._packed = packed
         self._source_of: Callable[[NDArray[np.int64]], NDArray[np.int64]] | None = None
         self.num_samples = hi - lo if num_samples is None else num_samples
+        self.num_holes = num_holes
         self.nominal_time = nominal_time
         self.nominal_end = nominal_end
         self.sweeps_ended = sweeps_ended
@@ -224,7 +228,7 @@ class Batch:
         block = Block(self._block.stretch, self.rows, {}, None if self._block.times is None else self._block_times())
         interval = (self._start, self.nominal_time, self.nominal_end, self.sweeps_ended)
         marked = None if self._packed is None else self._packed.arrays[:2]
-        extent = (self.num_samples, self._times, marked, self.sources)
+        extent = (self.num_samples, self.num_holes, self._times, marked, self.sources)
         return rebuilt, (block, *interval, {name: self[name] for name in self.fields}, *extent)
 
     def _block_times(self) -> NDArray[np.int64] | None:
@@ -240,6 +244,7 @@ def rebuilt(
     sweeps_ended: int,
     fields: dict[str, Any],
     num_samples: int,
+    num_holes: int,
     times: NDArray[np.int64] | None,
     marked: Sequence[NDArray[np.int32]] | None,
     sources: NDArray[np.int64] | None,
@@ -255,6 +260,7 @@ def rebuilt(
         nominal_end=nominal_end,
         sweeps_ended=sweeps_ended,
         num_samples=num_samples,
+        num_holes=num_holes,
         times=times,
         packed=None if marked is None else Packed(marked[0].shape, lambda: marked, np.zeros(0, np.int64)),
     )

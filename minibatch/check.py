@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import xxhash
 
-from minibatch.buffers import checked_leaves
+from minibatch.buffers import NullMask, Nulls, checked_leaves
 from minibatch.columns import Field
 from minibatch.errors import DatasetError
 from minibatch.foreign import is_foreign, read_foreign
@@ -29,18 +29,21 @@ def check_dataset(path: str | os.PathLike[str], progress: Callable[[Shard], None
     """All that is wrong with the data set in `path`; an empty list if nothing is.
 
     Reads everything: the manifest's own digest, each shard's size and digest, its Arrow structure, schema, row counts,
-    buffers, offsets, text and nulls, and the fingerprint of the content. Files that others wrote, which have no
-    manifest, have no digests to compare: of them the rest is checked. `progress` is called after each shard.
+    buffers, offsets, text and nulls, and the fingerprint of the content. Files that others wrote have no manifest and
+    so no digests to compare: of them the rest is checked, as far as their types can be read, and nulls are no problem.
+    `progress` is called after each shard.
     """
+    foreign = is_foreign(Path(path))
     try:
         folder, manifest = manifest_at(Path(path))
-        fields = fields_of(manifest.schema)
+        fields = fields_of(manifest.schema, {} if foreign else None)
     except (DatasetError, OSError) as error:
-        return [Problem(shard=MANIFEST, what=str(error))]
+        return [Problem(shard=None if foreign else MANIFEST, what=str(error))]
+    nulls = {field.name: NullMask() for field in fields} if foreign else {}
     problems: list[Problem] = []
     fingerprint: Fingerprint | None = Fingerprint(fields)
     for shard in manifest.shards:
-        found = check_shard(folder, shard, manifest, fields, fingerprint)
+        found = check_shard(folder, shard, manifest, fields, nulls, fingerprint)
         if found:
             fingerprint = None  # of no use any more: the damage is known
             problems.extend(Problem(shard=shard.file, what=what) for what in found)
@@ -58,7 +61,7 @@ def manifest_at(path: Path) -> tuple[Path, Manifest]:
 
 
 def check_shard(
-    folder: Path, shard: Shard, manifest: Manifest, fields: list[Field], fingerprint: Fingerprint | None
+    folder: Path, shard: Shard, manifest: Manifest, fields: list[Field], nulls: Nulls, fingerprint: Fingerprint | None
 ) -> list[str]:
     """What is wrong with one shard; its content is added to `fingerprint` if nothing is."""
     found: list[str] = []
@@ -70,10 +73,10 @@ def check_shard(
         opened = open_shard(folder, shard, manifest.schema)
         for number, batch in enumerate(opened):
             batch.validate(full=True)
-            checked_leaves(batch, fields, f"chunk {number}", {})
+            checked_leaves(batch, fields, f"chunk {number}", nulls)
         if fingerprint is not None and not found:
             for number, batch in enumerate(opened):
-                fingerprint.update(checked_leaves(batch, fields, f"chunk {number}", {}))
+                fingerprint.update(checked_leaves(batch, fields, f"chunk {number}", nulls))
     except (DatasetError, OSError, pa.ArrowException) as error:
         found.append(str(error))
     return found

@@ -265,9 +265,11 @@ def fields_in(arrow_field: pa.Field, refused: dict[str, SchemaError] | None = No
     try:
         place = Position(column=name, name=name, type=arrow_field.type, shape=noted_shape(arrow_field))
         yield from below(place, arrow_field.type, metadata_of(arrow_field), refused)
-    except SchemaError as error:
+    except (SchemaError, UnicodeDecodeError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            error = SchemaError(f"field {name!r}: a name inside of it is not text ({error})")
         if refused is None:
-            raise
+            raise error from None
         refused[name] = error
 
 

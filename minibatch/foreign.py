@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from minibatch.errors import DamagedDatasetError, DatasetError, SchemaError
-from minibatch.manifest import Manifest, Shard, pack_chunks
+from minibatch.manifest import MOST, Manifest, Shard, pack_chunks
 from minibatch.record_batches import open_content
 from minibatch.shards import same_fields
 from minibatch.storage import LOCK, MANIFEST
@@ -52,6 +52,8 @@ def read_foreign(path: Path) -> tuple[Path, Manifest]:
         raise DatasetError(f"{folder} has no Arrow files")
     chunk_rows = max((rows for shard in shards for rows, _ in shard.runs if rows), default=1)
     rows = sum(shard.rows for shard in shards)
+    if rows > MOST:
+        raise DamagedDatasetError(f"{folder} says that it has {rows:,} rows")
     return folder, Manifest(
         schema=schema, rows=rows, chunk_rows=chunk_rows, shards=tuple(shards), fingerprint="", created_by="Arrow files"
     )

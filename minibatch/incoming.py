@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from minibatch.arrow_input import as_arrow, sparse_width
+from minibatch.arrow_input import as_arrow, in_arrays, list_of, sparse_width
 from minibatch.buffers import readable
 from minibatch.columns import ARROW_METADATA, SPARSE_WIDTH, Field
 from minibatch.errors import SchemaError
@@ -80,9 +80,10 @@ class Incoming:
             for name, known in types.items():
                 kind = part[name].type
                 if not fits(kind, known):
-                    if not fits(known, kind):
+                    if self.schema is not None or not fits(known, kind):
+                        hint = "; write a Ragged where lengths vary" if fits(known, kind) else ""
                         raise SchemaError(
-                            f"field {name!r} was {known} in the first write and is {kind} now (row {row})"
+                            f"field {name!r} was {known} in the first write and is {kind} now (row {row}){hint}"
                         )
                     types[name] = kind
         return types
@@ -157,16 +158,27 @@ def is_untyped(kind: pa.DataType) -> bool:
 
 
 def fits(kind: pa.DataType, expected: pa.DataType) -> bool:
-    """Whether a column of type `kind` is one of type `expected`, or can become it because it holds no value.
+    """Whether a column of type `kind` is one of type `expected`, or can become it: because it holds no value, or as
+    arrays that happen to have one shape are lists as well.
 
     >>> empty = pa.list_(pa.null())
     >>> fits(empty, pa.list_(pa.int8())), fits(empty, pa.int8()), fits(pa.null(), pa.int8())
     (True, False, True)
     """
-    if kind == expected or pa.types.is_null(kind):
+    if kind == expected or pa.types.is_null(kind) or list_of_rows(kind) == expected:
         return True
     lists = pa.types.is_list(kind) and pa.types.is_list(expected)
     return is_untyped(kind) and lists and fits(kind.value_type, expected.value_type)
+
+
+def list_of_rows(kind: pa.DataType) -> pa.DataType | None:
+    """The type of lists, all of one length, that tensors of this type are; None for other types, and for vectors."""
+    if not isinstance(kind, pa.FixedShapeTensorType) or len(kind.shape) < 2:
+        return None
+    inner = kind.value_type
+    for size in reversed(kind.shape[1:]):
+        inner = pa.list_(inner, size)
+    return pa.list_(inner)
 
 
 def typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -175,6 +187,10 @@ def typed(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column
     if pa.types.is_null(column.type):
         return pa.nulls(0, kind)
+    if isinstance(column.type, pa.FixedShapeTensorType):
+        first, *rest = column.type.shape
+        inner = in_arrays(column.storage.flatten(), len(column) * first, rest)
+        return list_of([first] * len(column), inner, "")
     return pa.ListArray.from_arrays(column.offsets, typed(column.flatten(), kind.value_type), type=kind)
 
 

@@ -82,6 +82,7 @@ class LaneAxis:
             nominal_end=self.time,
             sweeps_ended=timeline.sweeps_ended(done_before, self._done, self._border),
             num_samples=samples,
+            num_holes=int(counts.sum()) - samples,
             times=times,
             packed=packed,
         )

@@ -71,6 +71,7 @@ class PackedAxis:
             nominal_end=begin + size,
             sweeps_ended=ended,
             num_samples=samples,
+            num_holes=stop - start - samples,
             times=times,
             packed=packed,
         )

@@ -207,6 +207,7 @@ class WholeAxis:
             nominal_end=end,
             sweeps_ended=ended,
             num_samples=samples,
+            num_holes=int(marks[last] - marks[first]) - samples,
             times=times,
         )
 

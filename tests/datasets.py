@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +130,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 def read_all(folder: Path) -> dict[str, Any]:
     """Every row of a data set, as nested lists; NaN would not equal itself, so there should be none."""
     dataset = Dataset.open(folder)
-    return {name: column.tolist() for name, column in dataset.read(np.arange(len(dataset))).items()}
+    return {name: listed(column) for name, column in dataset.read(np.arange(len(dataset))).items()}
+
+
+def listed(values: Any) -> list[Any]:
+    """What `read` gives as Python's own values: a list of rows; of sparse vectors, pairs of indices and values."""
+    if isinstance(values, Ragged):
+        inner = listed(values.values)
+        return [inner[a:b] for a, b in pairwise(values.offsets.tolist())]
+    if isinstance(values, Sparse):
+        return [(indices.tolist(), numbers.tolist()) for indices, numbers in values]
+    rows: list[Any] = values.tolist()
+    return rows
 
 
 def write_foreign(

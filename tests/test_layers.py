@@ -33,7 +33,8 @@ LIBRARIES = {
 # Other loaders, which tools/peers/ measures where somebody has installed them.
 PEERS = {"datasets", "ffcv", "grain", "lance", "simplejpeg", "spdl", "streaming", "tensorflow"}
 CORE = {"numpy", "numba", "llvmlite", "pyarrow", "xxhash", "typer", "rich"}
-DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "llvmlite": "numba", "cv2": "opencv-python-headless"}  # where it is not the module's name
+# Where it is not the module's name.
+DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "llvmlite": "numba", "cv2": "opencv-python-headless"}
 
 # Inside minibatch/ a file imports only files of lower levels. A new file must be placed here.
 LEVEL = {
@@ -145,7 +146,8 @@ def test_every_library_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     core = {requirement.split(">=")[0] for requirement in project["dependencies"]}
-    declared = core | {requirement.split(">=")[0] for extra in ("train", "images", "convert") for requirement in extras[extra]}
+    optional = [requirement for extra in ("train", "images", "convert") for requirement in extras[extra]]
+    declared = core | {requirement.split(">=")[0] for requirement in optional}
     assert {DISTRIBUTION.get(library, library) for library in CORE} == core
     for libraries in LIBRARIES.values():
         assert {DISTRIBUTION.get(library, library) for library in libraries} <= declared

@@ -24,7 +24,9 @@ Say = Callable[[str], None]
 
 
 def bench(
-    parts: Annotated[list[str] | None, typer.Argument(help=f"Any of {', '.join(PARTS)} (all if none is named); memory.")] = None,
+    parts: Annotated[
+        list[str] | None, typer.Argument(help=f"Any of {', '.join(PARTS)} (all if none is named); memory.")
+    ] = None,
     workload: Annotated[list[str] | None, typer.Option(help="W1 … W6; may be repeated (default: all).")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Compare with other loaders that are installed.")] = False,
     peer: Annotated[list[str] | None, typer.Option(help="With --peers: only this one; may be repeated.")] = None,

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, TimeRemainingColumn, TransferSpee
 from rich.table import Table
 from rich.text import Text
 
-from minibatch.check import Problem, check_dataset
+from minibatch.check import Problem, check_dataset, manifest_at
 from minibatch.errors import DatasetError
-from minibatch.manifest import Shard, read_manifest
+from minibatch.foreign import is_foreign
+from minibatch.manifest import Shard
 
 
 def check(
@@ -24,12 +25,12 @@ def check(
     """Read every byte of a data set and say what is damaged.
 
     Digests, sizes, schema, row counts, buffers, offsets and the fingerprint of the content must be what the
-    manifest says.
+    manifest says. Arrow files of others have no manifest: of them everything but digests is checked.
     """
-    if not directory.is_dir():
+    if not directory.is_dir() and not is_foreign(directory):
         raise FileNotFoundError(f"no such folder: {directory}")
     try:
-        manifest = read_manifest(directory)
+        _, manifest = manifest_at(directory)
         shards, fingerprint = manifest.shards, manifest.fingerprint
     except DatasetError:  # check_dataset says so too, and more
         shards, fingerprint = (), ""
@@ -72,8 +73,15 @@ def print_findings(directory: Path, shards: tuple[Shard, ...], fingerprint: str,
         console.print(table)
     for problem in problems:
         console.print(Text(f"{problem.shard or 'data set'}: {problem.what}", "red"), soft_wrap=True)
-    if problems:
+    if problems and shards and not fingerprint:
+        verdict = f"{directory} is damaged: {len(problems)} problem{'s' * (len(problems) != 1)}; get the files again"
+    elif problems:
         verdict = f"{directory} is damaged: {len(problems)} problem{'s' * (len(problems) != 1)}; convert it again"
+    elif not fingerprint:
+        verdict = (
+            f"{directory} can be read: {sum(shard.rows for shard in shards):,} rows. There are no digests to compare: "
+            f"`minibatch convert` makes a data set that has them"
+        )
     else:
         verdict = f"{directory} is intact: {sum(shard.rows for shard in shards):,} rows, fingerprint {fingerprint}"
     console.print(Text(verdict), soft_wrap=True)

@@ -260,3 +260,26 @@ def test_a_minibatch_of_sequences_shows_how_much_it_holds(sequences_root):
         tokens = source.next_minibatch(9)["tokens"]
         assert tokens.padded(multiple_of=4).shape == (2, 8)
         assert tokens.mask(multiple_of=4).sum() == 9
+
+
+@pytest.mark.parametrize("mode", ["rows", "whole", "packed", "truncated"])
+def test_holes_are_counted_in_every_part(tmp_path, mode):
+    with DatasetWriter(tmp_path / "data") as writer:
+        writer.write({"x": [np.arange(3)] * 24, "row": np.arange(24)})
+
+    def drops(fields, draws):
+        draws.drop(fields["row"] % 8 == 0)
+        return fields
+
+    more = {"packed": {"block": 6}, "truncated": {"lanes": 4}}.get(mode, {})
+    for n in (1, 2):
+        samples, holes = 0, 0
+        for i in range(n):
+            source = MinibatchSource(
+                tmp_path / "data", sequences=mode, transforms=[drops], skip=[SkipRows([1])], max_sweeps=1, **more
+            )
+            for batch in source.minibatches(24, n, i):
+                samples, holes = samples + batch.num_samples, holes + batch.num_holes
+                assert copy.deepcopy(batch).num_holes == batch.num_holes
+        unit = 1 if mode == "rows" else 3
+        assert (samples, holes) == (20 * unit, 4 * unit), n

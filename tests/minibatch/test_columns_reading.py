@@ -1,6 +1,5 @@
 """Every Arrow type, in files that Arrow wrote, opened as they are: each row is what `to_pylist` says, in any order."""
 
-import itertools
 import warnings
 
 import numpy as np
@@ -9,21 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minibatch import Dataset, MinibatchSource, NullMask, Ragged, Sparse
+from minibatch import Dataset, MinibatchSource, NullMask, Ragged
 from minibatch.errors import DatasetError, SchemaError
 from tests import arrow_columns, datasets
+from tests.datasets import listed
 from tests.plain import columns as plain
-
-
-def shown(values):
-    """What `read` gives as Python's own values: a list of rows."""
-    if isinstance(values, Ragged):
-        inner = shown(values.values)
-        marks = values.offsets.tolist()
-        return [inner[a:b] for a, b in itertools.pairwise(marks)]
-    if isinstance(values, Sparse):
-        return [(indices.tolist(), numbers.tolist()) for indices, numbers in values]
-    return values.tolist()
 
 
 def dtype_of(form):
@@ -72,7 +61,7 @@ def test_every_row_is_what_arrow_says(data):
         wanted = list(plain.flatten(column.to_pylist(), field.type, "f", field.metadata))
         assert list(got) == [name for name, _, _ in wanted]
         for name, form, rows in wanted:
-            assert shown(got[name]) == [rows[row] for row in order], name
+            assert listed(got[name]) == [rows[row] for row in order], name
             assert element_dtype(got[name]) == dtype_of(form), name
             assert len(got[name]) == len(order)
 
@@ -92,10 +81,10 @@ def test_nulls_at_every_level_read_as_the_value_and_the_mask_says_where(data):
         assert set(got) == {name for name, _, _ in wanted} | {f"{name}.valid" for name in masked}
         for name, form, rows in wanted:
             filler = plain.plain_filler(plain.form_kind(form))
-            assert shown(got[name]) == [plain.fill(rows[row], form, filler) for row in order], name
+            assert listed(got[name]) == [plain.fill(rows[row], form, filler) for row in order], name
             assert element_dtype(got[name]) == dtype_of(form), name
             if name in masked:
-                assert shown(got[f"{name}.valid"]) == [plain.valid(rows[row], form) for row in order], name
+                assert listed(got[f"{name}.valid"]) == [plain.valid(rows[row], form) for row in order], name
 
 
 @given(data=st.data())
@@ -108,7 +97,7 @@ def test_nulls_of_which_nothing_is_said_are_an_error_when_their_field_is_read(da
             dataset = Dataset.open(path)
             for name, _, rows in plain.flatten(column.to_pylist(), field.type, "f", field.metadata):
                 if not any(map(plain.has_null, rows)):
-                    assert shown(dataset.read(order, [name])[name]) == [rows[row] for row in order]
+                    assert listed(dataset.read(order, [name])[name]) == [rows[row] for row in order]
                 else:
                     with pytest.raises(SchemaError, match=r"field .*null.*; say what they read as \(nulls="):
                         Dataset.open(path).read(range(len(rows)), [name])
@@ -125,7 +114,7 @@ def test_every_type_at_once_in_every_format(form, tmp_path):
     got = read(path, order)
     assert len(got) == len(fields) > 150
     for name, _, rows in plain.flatten(together.to_pylist(), together.type, "f"):
-        assert shown(got[name]) == [rows[row] for row in order], name
+        assert listed(got[name]) == [rows[row] for row in order], name
 
 
 def test_a_source_shuffles_lists_texts_and_sparse_vectors_as_it_does_numbers(tmp_path):
@@ -150,7 +139,7 @@ def test_a_source_shuffles_lists_texts_and_sparse_vectors_as_it_does_numbers(tmp
         for batch in source.minibatches(7):
             seen += batch.rows.tolist()
             for name, rows in wanted.items():
-                assert shown(batch[name]) == [rows[row] for row in batch.rows.tolist()], name
+                assert listed(batch[name]) == [rows[row] for row in batch.rows.tolist()], name
     assert sorted(seen) == sorted([*range(50)] * 2)
     assert seen[:50] != seen[50:]
 

@@ -195,3 +195,24 @@ def test_sums_that_are_none_make_the_manifest_a_damaged_one(bad, tmp_path):
     put_manifest(tmp_path / "d", document)
     with pytest.raises(ValueError, match="does not describe a data set"):
         Dataset.open(tmp_path / "d")
+
+
+def test_arrays_of_one_shape_fit_where_lists_of_arrays_were_written_before(tmp_path):
+    boxes = [np.arange(4 * n, dtype=np.float32).reshape(n, 4) for n in (2, 0, 1, 3, 3, 1)]
+    dataset = written(
+        tmp_path / "d", {"x": boxes[:3]}, {"x": boxes[3:5]}, {"x": boxes[5:]}, {"x": np.zeros((1, 2, 4), "f4")}
+    )
+    assert lists_of(dataset, "x") == [*(each.tolist() for each in boxes), [[0] * 4] * 2]
+    whole = written(tmp_path / "whole", {"x": [*boxes, np.zeros((2, 4), np.float32)]})
+    assert contents(dataset.folder) == contents(whole.folder)
+
+
+def test_lists_of_arrays_do_not_fit_where_tensors_were_written_and_the_error_says_what_to_do(tmp_path):
+    with DatasetWriter(tmp_path / "d") as writer:
+        writer.write({"x": [np.zeros((2, 4))]})
+        with pytest.raises(SchemaError, match=r"field 'x' was .*shape=.* now .*; write a Ragged where lengths vary"):
+            writer.write({"x": [np.zeros((2, 4)), np.zeros((1, 4))]})
+        with pytest.raises(SchemaError, match=r"field 'x' was .*shape=.* now"):
+            writer.write({"x": [[1.0, 2.0], [3.0]]})
+        writer.write({"x": np.zeros((3, 2, 4))})
+    assert Dataset.open(tmp_path / "d").fields["x"].shape == (2, 4)

@@ -88,3 +88,22 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path):
     result = run("check", tmp_path / "nothing")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"error: no such folder: {tmp_path / 'nothing'}\n"
+
+
+def test_files_of_others_are_checked_as_far_as_they_can_be(copy):
+    """Shards alone: without their manifest they are Arrow files like any."""
+    files = [
+        path.rename(path.with_name(f"part {number}.arrow")) for number, path in enumerate(sorted(copy.glob("*.arrow")))
+    ]
+    (copy / "manifest.json").unlink()
+    for place, rows in ((copy, 40), (files[0], 12)):
+        result = run("check", place)
+        assert result.exit_code == 0
+        assert f"can be read: {rows} rows. There are no digests to compare: `minibatch convert`" in result.stdout
+        document = json.loads(run("check", place, "--json").stdout)
+        assert (document["intact"], document["fingerprint"]) == (True, None)
+    truncate(files[1])
+    result = run("check", copy)
+    assert result.exit_code == 1
+    assert "part 1.arrow in" in result.stdout
+    assert "is damaged: 1 problem" in result.stdout
