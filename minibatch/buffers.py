@@ -234,7 +234,7 @@ class Filled:
     def _list(self, column: pa.Array) -> pa.Array:
         values = column.values
         # Elements that no list has may lie around, and be null: then they are left out.
-        if column.null_count or (values.null_count and len(values) != len(elements(column))):
+        if column.null_count or (any_null(values) and len(values) != len(elements(column))):
             checked_offsets(column, len(values), f"{len(values)} elements", self.what)
             lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
             offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
@@ -251,6 +251,13 @@ class Filled:
             values = column.values.take(pa.array(places, mask=missing))
         inner = self.of(values)
         return pa.Array.from_buffers(pa.list_(inner.type, size), len(column), [None], children=[inner])
+
+
+def any_null(column: pa.Array) -> bool:
+    """Whether there is a null in a decoded column, at any level."""
+    kind = column.type
+    nested = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(column.null_count) or (nested and any_null(column.values))
 
 
 def leaf_buffers(columns: list[pa.Array], described: Field, where: str) -> list[LeafBuffers]:

@@ -74,8 +74,7 @@ class Sparse:
             raise ValueError(f"row {row} has the index {self.indices[bad]}, expected 0 … {self.width - 1}")
         out = np.zeros((len(self), self.width), self.dtype)
         places = np.repeat(np.arange(len(self)) * self.width, np.diff(self.offsets)) + self.indices.astype(np.int64)
-        add = np.logical_or if self.dtype == np.bool_ else np.add
-        add.at(out.reshape(-1), places, self.values)
+        np.add.at(out.reshape(-1), places, self.values)  # of bools, `or`
         return out
 
     def csr(self) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:

@@ -31,6 +31,7 @@ CHANNELS = {"rgb": 3, "gray": 1}
 MAX_PIXELS = 1 << 28  # a damaged header may promise more than memory has
 REDUCTIONS = (8, 4, 2)
 KEPT_BYTES = 4 << 20
+MOST_SIZES = 4
 IDLE: deque[NDArray[np.uint8]] = deque(maxlen=8)
 
 
@@ -154,6 +155,7 @@ class Work:
         self.shape = shape
         self.out = room((len(encoded), *shape, CHANNELS[decode.channels]), np.uint8)
         self.nowhere = np.zeros((1, 2), np.int64)
+        self.known_corners: dict[tuple[int, int], NDArray[np.int64]] = {}
         self.broken: dict[int, str] = {}
         self.other_shapes: dict[int, tuple[int, int]] = {}
         self.failures: dict[int, BaseException] = {}
@@ -213,19 +215,29 @@ class Work:
                 return
             image = resized(image[None], box, shape, METHODS[resize.method])[0]
         height, width = image.shape[:2]
-        sizes = np.array([height]), np.array([width])
         if isinstance(crop, RandomResizedCrop):
+            sizes = np.array([height]), np.array([width])
             resized(image[None], crop.boxes(self.drawn[i : i + 1], *sizes), crop.shape, METHODS[crop.method], flip, out)
             return
         corners, outside = self.nowhere, windows.ZERO
         if crop is not None:
             check_crop(crop, height, width)
-            corners, outside = crop.corners(self.drawn[i : i + 1], *sizes), crop.outside
+            corners, outside = self.corners(crop, i, height, width), crop.outside
         elif (height, width) != self.shape:
             self.other_shapes[i] = (height, width)
             return
         # a pixel of uint8 channels is its bytes
         windows.crop(image[None], corners[:, None], flip[:, None], outside, out[:, None])
+
+    def corners(self, crop: RandomCrop | CenterCrop, i: int, height: int, width: int) -> NDArray[np.int64]:
+        """Where the crop of image i begins; worked out for all images at once where they are of few sizes."""
+        size = (height, width)
+        if size not in self.known_corners:
+            if len(self.known_corners) == MOST_SIZES:
+                return crop.corners(self.drawn[i : i + 1], np.array([height]), np.array([width]))
+            count = len(self.encoded)
+            self.known_corners[size] = crop.corners(self.drawn, np.full(count, height), np.full(count, width))
+        return self.known_corners[size][i : i + 1]
 
 
 def check_crop(crop: RandomCrop | CenterCrop, height: int, width: int) -> None:

@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minibatch import Dataset, MinibatchSource, NullMask, Ragged
+from minibatch.buffers import leaf_buffers, readable
+from minibatch.columns import fields_in, mask_of
 from minibatch.errors import DatasetError, SchemaError
 from tests import arrow_columns, datasets
 from tests.datasets import listed
@@ -101,6 +103,65 @@ def test_nulls_of_which_nothing_is_said_are_an_error_when_their_field_is_read(da
                 else:
                     with pytest.raises(SchemaError, match=r"field .*null.*; say what they read as \(nulls="):
                         Dataset.open(path).read(range(len(rows)), [name])
+
+
+def in_python(column, leaf):
+    """A leaf in plain form as rows of Python's own values: times as integers, tensors with all their axes."""
+    kind = column.type
+    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+
+    def shaped(value, levels):
+        if levels:
+            return [shaped(each, levels - 1) for each in value]
+        return plain.reshaped(value, leaf.shape) if leaf.shape and 0 not in leaf.shape else value
+
+    texts = "string" in str(kind) or str(kind) in ("binary", "large_binary")
+    return [shaped(plain.numbers(value, kind), leaf.levels - texts) for value in column.to_pylist()]
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_columns_in_memory_may_be_slices_with_anything_around_them(data):
+    """Arrow writes no such columns into files; other writers may, and callers have them."""
+    field = data.draw(arrow_columns.fields)
+    draw = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    before, rows, behind = (data.draw(st.integers(0, 6)) for _ in range(3))
+    whole = arrow_columns.column_of(field.type, before + rows + behind, draw, data.draw(st.sampled_from([0, 0.2])))
+    column = whole.slice(before, rows)
+    wanted = list(plain.flatten(column.to_pylist(), field.type, "f", field.metadata))
+    for each, (name, form, values) in zip(fields_in(field), wanted, strict=True):
+        filler = plain.plain_filler(plain.form_kind(form))
+        filled = [plain.fill(value, form, filler) for value in values]
+        leaves = readable(column, each, "here", {name: NullMask()})
+        leaf_buffers(leaves, each, "here")
+        if len(leaves) == 1:
+            assert in_python(leaves[0], each.leaves[0]) == filled, name
+            (mask,) = readable(column, mask_of(each), "here", {})
+            leaf_buffers([mask], mask_of(each), "here")
+            assert in_python(mask, mask_of(each).leaves[0]) == [plain.valid(value, form) for value in values], name
+        elif form.what == "sparse":
+            assert list(zip(*map(in_python, leaves, each.leaves), strict=True)) == filled, name
+        if any(map(plain.has_null, values)):
+            with pytest.raises(SchemaError, match="null"):
+                readable(column, each, "here", {})
+        else:
+            same = readable(column, each, "here", {})
+            assert [one.to_pylist() for one in same] == [one.to_pylist() for one in leaves]
+
+
+def test_every_type_has_a_mask(tmp_path):
+    draw = np.random.default_rng(2)
+    fields = list(arrow_columns.every_field())
+    columns = [arrow_columns.column_of(field.type, 23, draw, 0.3) for field in fields]
+    together = pa.StructArray.from_arrays(columns, fields=fields)
+    path = arrow_columns.write(tmp_path / "all.arrow", together, pa.field("f", together.type), [9], "file")
+    wanted = list(plain.flatten(together.to_pylist(), together.type, "f"))
+    got = read(path, range(23), nulls={name: NullMask() for name, _, _ in wanted})
+    assert len(got) == 2 * len(wanted)
+    for name, form, rows in wanted:
+        assert listed(got[f"{name}.valid"]) == [plain.valid(row, form) for row in rows], name
+        assert element_dtype(got[f"{name}.valid"]) == np.bool_
 
 
 @pytest.mark.parametrize("form", arrow_columns.FORMATS)
