@@ -118,6 +118,7 @@ class ReadAhead:
             block = self._block_with(at) if left else None
             if block is None:
                 block = self._fetch(contiguous(at, left))
+                self._learn(block)
                 take = left
             else:
                 within = (at - block.stretch.start) % block.stretch.stride
@@ -148,14 +149,18 @@ class ReadAhead:
                     break
                 self._block = coming.result()
                 self._ahead.popleft()
-                if self._block.varies:
-                    self._sample_bytes = max(1, self._block.sample_bytes)
+                self._learn(self._block)
                 return self._block
             if time < stretch.start:
                 break
             self._ahead.popleft()[1].cancel()
         self._drop_ahead()
         return None
+
+    def _learn(self, block: Block) -> None:
+        """Take from a block how large samples are, where only blocks tell: of decoded images, of lists."""
+        if block.varies and len(block.rows):
+            self._sample_bytes = max(1, block.sample_bytes)
 
     def _plan(self, start: int, length: int, stride: int) -> None:
         """Ask for the blocks that hold the intervals from `start` on, `length` long, one every `stride`."""
