@@ -151,16 +151,19 @@ class Chunks:
             left += [slice(middle, part.stop), slice(part.start, middle)]
 
     def _map_all(self, chunks: NDArray[np.int32]) -> bool:
-        """Map those of `chunks` that are not; False, with nothing done, if they lie in too many shards."""
+        """Map those of `chunks` that are not; False if they are too many shards, or too much to decode, at a time."""
         if self._all_mapped:
             return True
         missing = np.unique(chunks[~self.mapped[chunks]])
         if len(missing) > MOST_NEW and len(np.unique(self._shard_of[missing])) > MOST_NEW:
             return False
         with self._holding.lock:
+            copied = 0
             for chunk in missing.tolist():
                 if not self.mapped[chunk]:
-                    self._map(chunk)
+                    if copied > self._holding.room:
+                        return False  # what this reading holds is let go when it ends: a part of it needs less
+                    copied += self._map(chunk)
             self._all_mapped = bool(self.mapped.all())
         return True
 
@@ -186,28 +189,32 @@ class Chunks:
                 digest.update(checked_leaves(batch, fields, f"{opened.where}, chunk {number}", self.nulls))
         return digest.hexdigest()
 
-    def _map(self, chunk: int) -> None:
-        """Fill the tables for `chunk`, and for the others of its shard if nothing of it is copied by that."""
+    def _map(self, chunk: int) -> int:
+        """Fill the tables for `chunk`, and for the others of its shard if nothing of it is copied by that; how many
+        bytes were."""
         index = int(self._shard_of[chunk])
         first = int(self._first_chunk[index])
         opened = self._holding.get(("copied", index))
         if opened is None:
             if self._map_again(index, first):
-                return
+                return 0
             identity = self._identity(index)
             opened = self.open(index)
             wanted = self._fill(opened, first, chunk - first)
             others = (number for number in range(len(opened)) if number != chunk - first)
-            if wanted[0] and all(self._fill(opened, first, number)[0] for number in others):
+            # Once something of a shard was copied, its other chunks may be held already: they are left as they are.
+            alike = index not in self._copied and wanted[0]
+            if alike and all(self._fill(opened, first, number)[0] for number in others):
                 self._hold_shard(index, first, opened.content)
                 self._known[index] = (identity, opened.content.address)
-                return
+                return 0
             self._copied.add(index)
             self._holding.hold(("copied", index), opened, slice(0))
         else:
             wanted = self._fill(opened, first, chunk - first)
         _, held, size = wanted
         self._holding.hold(("chunk", chunk), held, slice(chunk, chunk + 1), size)
+        return size
 
     def _map_again(self, index: int, first: int) -> bool:
         """Map a shard whose tables were filled before, without looking into it; False if it is another file now."""

@@ -110,7 +110,7 @@ class Dataset:
             [Part(chunks=chunks, fields=found)],
             rows=manifest.rows,
             chunk_rows=manifest.chunk_rows,
-            fingerprint=lambda: manifest.fingerprint or chunks.fingerprint(fields),
+            fingerprint=lambda: manifest.fingerprint or chunks.fingerprint(identifying(fields, found)),
             reopen=(Dataset.open, (os.path.abspath(path), fields, nulls)),
             name=str(path),
         )
@@ -232,6 +232,11 @@ def known(name: Any, names: Mapping[str, Any], where: str) -> str:
     return str(name)
 
 
+def identifying(fields: Sequence[str] | None, found: Mapping[str, Field]) -> list[str] | None:
+    """The fields that identify files without a manifest: those picked, and lists, as their lengths may count."""
+    return None if fields is None else [*fields, *(name for name, field in found.items() if field.depth)]
+
+
 def readable_fields(manifest: Manifest, wanted: Sequence[str] | None, nulls: Nulls) -> dict[str, Field]:
     """The fields of a data set by name, with masks for those whose nulls come as one."""
     refused: dict[str, SchemaError] = {}
@@ -245,5 +250,9 @@ def readable_fields(manifest: Manifest, wanted: Sequence[str] | None, nulls: Nul
         fill_of(field, policy)  # which refuses what its type cannot hold
         if isinstance(policy, NullMask):
             mask = mask_of(field)
+            if mask.name in fields:
+                raise SchemaError(
+                    f"the mask of field {name!r} is called {mask.name!r}, as a field is: rename that field"
+                )
             fields[mask.name] = mask
     return fields

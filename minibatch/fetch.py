@@ -152,6 +152,8 @@ class Fetcher:
 
     def _widened(self, run: range) -> Stretch:
         """The aligned neighbourhoods that a run of the axis touches; the last one ends where a finite axis does."""
+        if not len(run):  # perhaps behind the end of the axis, where there is no neighbourhood
+            return Stretch(start=run.start, length=0, stride=1, count=1)
         start = run.start // self._hull * self._hull
         stop = -(-run.stop // self._hull) * self._hull
         length = max(run.stop, min(stop, getattr(self.order, "end", MAX_TIME))) - start
@@ -220,13 +222,16 @@ def times_of(stretch: Stretch) -> NDArray[np.int64]:
 
 def join(parts: Sequence[Block], stretch: Stretch) -> Block:
     """Several blocks as one that holds `stretch`: the copy that a minibatch across block borders costs."""
+    parts = [part for part in parts if len(part.rows)] or parts[:1]  # without samples nobody knows their shapes
     columns = {}
+    if len({frozenset(part.columns) for part in parts}) > 1:
+        raise SchemaError(f"a transform gave samples different fields: {[list(part.columns) for part in parts]}")
     for name, first in parts[0].columns.items():
         values = [part.columns[name].values for part in parts]
-        if len({shape_behind(value) for value in values}) > 1:
+        if len({kind_of(value) for value in values}) > 1:
             raise SchemaError(
-                f"field {name!r} has rows of different shapes in one minibatch, {[shape_behind(v) for v in values]}: "
-                f"a transform must give all samples one shape"
+                f"field {name!r} has rows of different kinds in one minibatch, {[kind_of(v) for v in values]}: "
+                f"a transform must give all samples one shape and dtype"
             )
         columns[name] = Column(ragged.join(values), first.field)
     times = [part.times for part in parts if part.times is not None]
@@ -234,6 +239,7 @@ def join(parts: Sequence[Block], stretch: Stretch) -> Block:
     return Block(stretch, rows, columns, np.concatenate(times) if times else None)
 
 
-def shape_behind(values: Any) -> tuple[int, ...] | None:
-    """The shape of a row of an array; None where rows may differ."""
-    return values.shape[1:] if isinstance(values, np.ndarray) else None
+def kind_of(values: Any) -> tuple[str, str, tuple[int, ...]]:
+    """What the rows of arrays must have in common to be joined: dtype (of text, any length) and shape."""
+    dtype = values.dtype.kind if values.dtype.kind in "SU" else str(values.dtype)
+    return type(values).__name__, dtype, values.shape[1:] if isinstance(values, np.ndarray) else ()

@@ -70,6 +70,11 @@ class Holding:
         """All that is held of a kind."""
         return [held.value for (found, _), held in self._held.items() if found == kind]
 
+    @property
+    def room(self) -> int:
+        """How many bytes of decoded chunks may be held for this data set."""
+        return self._most_bytes // max(1, len(ALL))
+
     def hold(self, key: Key, value: Any, chunks: slice, size: int = 0) -> None:
         """Hold `value`, which makes `chunks` readable, and let go of the oldest that is too much."""
         if key in self._held:
@@ -78,9 +83,7 @@ class Holding:
         self._bytes += size
         self._mapped[chunks] = True
         others = max(1, len(ALL))
-        while len(self._held) > 1 and (
-            len(self._held) > MOST_HELD // others or self._bytes > self._most_bytes // others
-        ):
+        while len(self._held) > 1 and (len(self._held) > MOST_HELD // others or self._bytes > self.room):
             self._let_go(next(iter(self._held)))
 
     def clear(self) -> None:

@@ -74,6 +74,7 @@ def join(
     left_key, right_key = (on, on) if isinstance(on, str) else pair_of_names(on)
     known(left_key, left.fields, left.name)
     known(right_key, right.fields, right.name)
+    refuse_other_units(left, right, left_key, right_key)
     names = names_of_right(left, right, left_key, right_key, prefix, suffix)
     index = partners(left, right, left_key, right_key)
     absent = np.flatnonzero(index == ABSENT)
@@ -101,6 +102,18 @@ def join(
     )
     joined.dropped = len(absent)
     return joined
+
+
+def refuse_other_units(left: Dataset, right: Dataset, left_key: str, right_key: str) -> None:
+    """Raise `SchemaError` where one key is a time and the other another kind of time, or none: 1 s is not 1 ms."""
+    sides = [(left, left_key), (right, right_key)]
+    kinds = [dataset.fields[key].describe()[1] for dataset, key in sides]
+    timed = any(pa.types.is_temporal(dataset.fields[key].arrow_type) for dataset, key in sides)
+    if timed and kinds[0] != kinds[1]:
+        raise SchemaError(
+            f"the keys {left_key!r} of {left.name} ({kinds[0]}) and {right_key!r} of {right.name} ({kinds[1]}) are not "
+            f"of one kind: convert one of them"
+        )
 
 
 def pair_of_names(on: Any) -> tuple[str, str]:

@@ -107,15 +107,20 @@ class LaneAxis:
         """See `Axis.seek`: the lanes are run from the beginning, by lengths alone."""
         if time % self._lanes:
             raise ValueError(f"with lanes={self._lanes}, minibatches begin at multiples of that; got {time}")
-        self._begin()
+        before = self.time, self._next, self._held, self._taken, self._left, self._guess
         left = time // self._lanes
-        while left > 0:
-            steps, _, moved = self._advanced(min(left, SEEK_STEPS))
-            if steps == 0:
-                break
-            self._next, self._held, self._taken, self._left = moved
-            left -= steps
-        self.time = time
+        try:
+            self._begin()
+            while left > 0:
+                steps, _, moved = self._advanced(min(left, SEEK_STEPS))
+                if steps == 0:
+                    break
+                self._next, self._held, self._taken, self._left = moved
+                left -= steps
+            self.time = time
+        except BaseException:  # Ctrl-C too: a position half way there would be silently wrong
+            self.time, self._next, self._held, self._taken, self._left, self._guess = before
+            raise
 
     def at(self, time: int, count: int) -> NDArray[np.int64]:
         """See `Axis.at`; lanes have no closed form."""

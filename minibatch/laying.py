@@ -28,7 +28,15 @@ def open_data(data: Any, fields: Sequence[str] | None, nulls: Any) -> tuple[Data
     if not isinstance(data, Mixture):
         return Dataset.open(data, fields, nulls), {}
     sources = {name: Dataset.open(each, fields, nulls) for name, each in data.data.items()}
-    return concatenate(list(sources.values()), fields), sources
+    first, *others = sources.values()
+    if not others:
+        return first, sources
+    lists = [
+        name for name, field in first.fields.items() if field.depth and all(name in each.fields for each in others)
+    ]
+    # Lists that nobody picked are there all the same: their lengths may count.
+    wanted = None if fields is None else list(dict.fromkeys([*fields, *lists]))
+    return concatenate(list(sources.values()), wanted), sources
 
 
 def lay_order(

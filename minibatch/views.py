@@ -132,7 +132,7 @@ def concatenate(datasets: Sequence[Dataset], fields: Sequence[str] | None = None
         parts,
         rows=sum(map(len, datasets)),
         chunk_rows=max(dataset.chunk_rows for dataset in datasets),
-        fingerprint=lambda: digest("concatenate", [dataset.fingerprint for dataset in datasets], sorted(names[0])),
+        fingerprint=lambda: digest("concatenate", [dataset.fingerprint for dataset in datasets]),
         reopen=(concatenate, (datasets, fields)),
         name=f"concatenate([{', '.join(dataset.name for dataset in datasets)}])",
     )
@@ -174,7 +174,7 @@ def laid_end_to_end(datasets: Sequence[Dataset], parts: Sequence[Part], names: S
 def stored_as(field: Field, chunks: Chunks) -> list[Any]:
     """What must be alike in two fields for one kernel to read both: type, column, where it lies, and nulls."""
     where = [[leaf.dtype.name, leaf.shape, leaf.levels, leaf.path] for leaf in field.leaves]
-    return [*field.describe(), field.layout, field.width, field.column, where, chunks.nulls.get(field.name)]
+    return [*field.describe(), field.layout, field.width, field.column, where, repr(chunks.nulls.get(field.name))]
 
 
 def picked(

@@ -117,3 +117,30 @@ def test_whole_sequences_of_a_mixture_come_in_its_order(folders: dict[str, Path]
             assert batch["tokens"].lengths.sum() <= 16
             shown += batch["text"].tolist()
         assert shown[:40] == expected
+
+
+@pytest.mark.parametrize("fields", [None, ["tokens"], ["words"], ["x"]])
+def test_time_counts_the_same_lists_whatever_fields_are_picked(tmp_path, fields):
+    with DatasetWriter(tmp_path / "data") as writer:
+        lists = [np.arange(1 + i % 4) for i in range(12)]
+        writer.write({"x": np.arange(12), "tokens": lists, "words": [each[:1] for each in lists]})
+    mixture = Mixture({"a": tmp_path / "data"}, weights={"a": 1})
+    source, whole = MinibatchSource(mixture, seed=1, fields=fields), MinibatchSource(mixture, seed=1)
+    assert source.next_minibatch(5).rows.tolist() == whole.next_minibatch(5).rows.tolist()
+    whole.restore_from_checkpoint(source.get_checkpoint_state())
+    assert source.next_minibatch(5).fields == tuple(fields or ("x", "tokens", "words"))
+
+
+def test_behind_the_end_of_a_mixture_there_is_no_neighbourhood(tmp_path):
+    with DatasetWriter(tmp_path / "data") as writer:
+        writer.write({"x": np.arange(10.0, dtype=np.float32), "label": np.arange(10) % 2})
+
+    def mixes(fields, draws):
+        return fields
+
+    mixes.neighbourhood = 4
+    source = MinibatchSource(
+        Mixture({"a": tmp_path / "data"}, weights={"a": 1}, max_sweeps={"a": 1}), transforms=[mixes]
+    )
+    source.seek(15)
+    assert not source.next_minibatch(2)
