@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather
 
+import minibatch.holding
 from minibatch import Dataset, DatasetWriter, MinibatchSource, NullMask
 from minibatch.check import check_dataset
 from minibatch.errors import DamagedDatasetError, DatasetError, SchemaError, UnfinishedDatasetError
@@ -353,3 +354,33 @@ def test_the_library_itself_and_this_one_read_alike(tmp_path):
     got = Dataset.open(tmp_path / "d").read(range(50))
     assert got["x"].tolist() == rows["x"]
     assert [words.tolist() for words in got["words"]] == rows["words"]
+
+
+def test_a_chunk_that_is_held_stays_as_it_is_when_its_shard_is_opened_again(tmp_path):
+    """Chunks with nulls are decoded, the others lie in the file; what was decoded first is let go first."""
+    rows = 2000
+    chunks = []
+    for i in range(4):
+        absent = np.zeros(rows, bool)
+        absent[0] = i > 0
+        values = pa.array(np.arange(rows) + i * rows, mask=absent)
+        chunks.append(pa.record_batch([values], ["x"]))
+    with pa.ipc.new_file(str(tmp_path / "mixed.arrow"), chunks[0].schema) as file:
+        for chunk in chunks:
+            file.write(chunk)
+    dataset = Dataset.open(tmp_path / "mixed.arrow", nulls={"x": -1})
+    dataset.chunks._holding._most_bytes = 3 * 8 * rows * len(minibatch.holding.ALL)
+    for chunk in (2, 1, 3, 0):
+        dataset.read([chunk * rows + 5])
+    junk = [np.full(rows, 7) + i for i in range(64)]
+    wanted = np.arange(rows + 1, rows + 6)
+    assert dataset.read(wanted)["x"].tolist() == wanted.tolist()
+    assert len(junk) == 64
+
+
+def test_the_mask_of_nulls_never_hides_a_field(tmp_path):
+    batch = pa.record_batch([pa.array([1, None, 3]), pa.array([10, 20, 30])], ["x", "x.valid"])
+    with pa.ipc.new_file(str(tmp_path / "a.arrow"), batch.schema) as file:
+        file.write(batch)
+    with pytest.raises(SchemaError, match=r"the mask of field 'x' is called 'x\.valid', as a field is"):
+        Dataset.open(tmp_path / "a.arrow", nulls={"x": NullMask()})

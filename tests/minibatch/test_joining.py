@@ -342,3 +342,11 @@ def test_a_source_takes_a_join_in_the_lefts_order(write: Write) -> None:
         assert batch["query"].tolist() == expected["query"].tolist(), "the first one's order"
         assert batch["name"].tolist() == [f"user {user}" for user in expected["user"]]
         assert batch["tokens"].lengths.tolist() == expected["user"].tolist()
+
+
+def test_keys_that_are_times_of_other_units_are_no_partners(tmp_path):
+    for unit in ("s", "ms"):
+        with DatasetWriter(tmp_path / unit) as writer:
+            writer.write({"when": np.array([1, 2], f"M8[{unit}]"), unit: np.arange(2)})
+    with pytest.raises(SchemaError, match=r"are not of one kind"):
+        join(Dataset.open(tmp_path / "s"), Dataset.open(tmp_path / "ms"), on="when")

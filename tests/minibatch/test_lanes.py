@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minibatch.lanes
-from minibatch import Batch, Dataset, MinibatchSource, SkipRows
+from minibatch import Batch, Dataset, DatasetWriter, MinibatchSource, SkipRows
 from minibatch.transforms.operations import Fields
 from tests.plain.sequences import Truncated
 from tests.sequence_data import LAID, LENGTHS, folder_of, lay, shifted, token
@@ -180,3 +180,27 @@ def test_a_time_between_two_steps_is_refused(sequences_root, time):
             with pytest.raises(ValueError, match=f"with lanes=4, minibatches begin at multiples of that; got {time}"):
                 source.seek(time)
         assert source.nominal_time == (time if time % 4 == 0 else 0)
+
+
+def test_a_seek_that_fails_leaves_the_lanes_where_they_were(tmp_path, monkeypatch):
+    with DatasetWriter(tmp_path / "data") as writer:
+        writer.write({"tokens": [np.arange(i % 5 + 1) for i in range(600)]})
+    monkeypatch.setattr(minibatch.lanes, "SEEK_STEPS", 10)
+    source = MinibatchSource(tmp_path / "data", sequences="truncated", lanes=4)
+    source.next_minibatch(40)
+    state = source.get_checkpoint_state()
+    advanced, calls = minibatch.lanes.LaneAxis._advanced, []
+
+    def stops(axis: Any, steps: int) -> Any:
+        calls.append(steps)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return advanced(axis, steps)
+
+    monkeypatch.setattr(minibatch.lanes.LaneAxis, "_advanced", stops)
+    with pytest.raises(KeyboardInterrupt):
+        source.seek(400)
+    assert source.get_checkpoint_state() == state
+    again = MinibatchSource(tmp_path / "data", sequences="truncated", lanes=4)
+    again.restore_from_checkpoint(state)
+    assert source.next_minibatch(8).rows.tolist() == again.next_minibatch(8).rows.tolist()
