@@ -23,8 +23,9 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from minibatch.tools.sources import BadRecord, Options, Piece, unpacked
-from minibatch.tools.sources.records import JsonText, Kind, Record, Survey, pieces, survey
+from minibatch.tools.sources import BadRecord, Options, unpacked
+from minibatch.tools.sources.record_source import RecordSource
+from minibatch.tools.sources.records import JsonText, Kind, Record, Survey, survey
 
 NUMBERS = (
     *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -95,22 +96,12 @@ def open_source(text: str, options: Options) -> MdsSource:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MdsSource:
+class MdsSource(RecordSource):
     """The samples of some MDS shards, one shard after another."""
 
     folder: str
     columns: Mapping[str, str]
     shards: Sequence[Shard]
-    options: Options
-    found: Survey
-
-    @property
-    def rows(self) -> int:
-        return self.found.rows
-
-    @property
-    def metadata(self) -> Mapping[str, Mapping[str, str]]:
-        return {}
 
     def describe(self) -> str:
         return f"MDS of {len(self.shards):,} shard{'s' * (len(self.shards) != 1)}: {self.found.describe()}"
@@ -118,9 +109,6 @@ class MdsSource:
     def units(self) -> Iterator[MdsSource]:
         for shard in self.shards:
             yield dataclasses.replace(self, shards=[shard])
-
-    def batches(self) -> Iterator[Piece]:
-        yield from pieces(self.records(), self.found.kinds, self.options.bad, self.found.texts)
 
     def records(self) -> Iterator[Record]:
         """All samples that can be decoded; the others are reported."""

@@ -13,13 +13,14 @@ import gzip
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import IO, cast
 
 from minibatch.errors import require
-from minibatch.tools.sources import BadRecord, Options, Piece
+from minibatch.tools.sources import BadRecord, Options
 from minibatch.tools.sources.patterns import matched
-from minibatch.tools.sources.records import Record, Survey, pieces, survey
+from minibatch.tools.sources.record_source import FilesOfRecords
+from minibatch.tools.sources.records import Record, Survey, survey
 from minibatch.tools.sources.tf_example import decoded
 
 SUFFIXES = (".tfrecord", ".tfrecords", ".tfrec", ".tfrecord.gz", ".tfrecords.gz")
@@ -40,33 +41,11 @@ def open_source(text: str, options: Options) -> TfRecordSource:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TfRecordSource:
+class TfRecordSource(FilesOfRecords):
     """The examples in some TFRecord files, one file after another."""
-
-    files: Sequence[str]
-    options: Options
-    found: Survey
-
-    @property
-    def rows(self) -> int:
-        return self.found.rows
-
-    @property
-    def metadata(self) -> Mapping[str, Mapping[str, str]]:
-        return {}
 
     def describe(self) -> str:
         return f"TFRecord, {len(self.files):,} file{'s' * (len(self.files) != 1)}: {self.found.describe()}"
-
-    def inputs(self) -> Sequence[str]:
-        return self.files
-
-    def units(self) -> Iterator[TfRecordSource]:
-        for file in self.files:
-            yield dataclasses.replace(self, files=[file])
-
-    def batches(self) -> Iterator[Piece]:
-        yield from pieces(self.records(), self.found.kinds, self.options.bad)
 
     def records(self) -> Iterator[Record]:
         """All examples that can be decoded; the others are reported."""

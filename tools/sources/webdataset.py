@@ -13,17 +13,18 @@ import io
 import os
 import re
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO, Any
 
 import numpy as np
 
-from minibatch.tools.sources import BadRecord, Options, Piece
+from minibatch.tools.sources import BadRecord, Options
 from minibatch.tools.sources.files import COMPRESSED, opened, readable
 from minibatch.tools.sources.images import SUFFIXES as IMAGES
 from minibatch.tools.sources.patterns import matched
-from minibatch.tools.sources.records import JsonText, Record, Survey, pieces, survey
+from minibatch.tools.sources.record_source import FilesOfRecords
+from minibatch.tools.sources.records import JsonText, Record, Survey, survey
 
 TARS = (".tar", *(f".tar{packed}" for packed in COMPRESSED if packed != ".tgz"), ".tgz")
 NAME = re.compile(r"(?P<key>(?:.*/)?[^./][^./]*)\.(?P<field>[^/]+)")
@@ -72,34 +73,13 @@ def open_source(text: str, options: Options) -> WebDatasetSource:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class WebDatasetSource:
+class WebDatasetSource(FilesOfRecords):
     """The samples in some tars, one tar after another."""
 
     path: str
-    files: Sequence[str]
-    options: Options
-    found: Survey
-
-    @property
-    def rows(self) -> int:
-        return self.found.rows
-
-    @property
-    def metadata(self) -> Mapping[str, Mapping[str, str]]:
-        return {}
 
     def describe(self) -> str:
         return f"WebDataset of {len(self.files):,} tar{'s' * (len(self.files) != 1)}: {self.found.describe()}"
-
-    def inputs(self) -> Sequence[str]:
-        return self.files
-
-    def units(self) -> Iterator[WebDatasetSource]:
-        for file in self.files:
-            yield dataclasses.replace(self, files=[file])
-
-    def batches(self) -> Iterator[Piece]:
-        yield from pieces(self.records(), self.found.kinds, self.options.bad, self.found.texts)
 
     def records(self, *, headers: bool = False) -> Iterator[Record]:
         """All samples that can be decoded; the others are reported. With `headers`, what stays bytes is empty."""
