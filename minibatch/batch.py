@@ -201,6 +201,11 @@ class Batch:
         return self
 
     @property
+    def packed(self) -> Packed | None:
+        """Where the tokens of a packed minibatch come from; None in others."""
+        return self._packed
+
+    @property
     def segment_ids(self) -> NDArray[np.int32] | None:
         """Packed: which sequence of its row of the array each token belongs to, from 1; 0 is padding or a hole."""
         return None if self._packed is None else self._packed.arrays[0]

@@ -27,7 +27,7 @@ DRAWS = re.compile(
 )
 MAY_DRAW = {
     "minibatch/rng.py": "derives every draw from (seed, purpose, coordinates)",
-    "models/noise.py": "the same hash as torch operations: dropout and noise by nominal position",
+    "models/noise/foreign.py": "names the layers of torch that draw, so as to replace them by keyed ones",
 }
 # Files that need a few of these names for a purpose of their own, and which.
 MAY_DRAW_SOME = {

@@ -2,8 +2,8 @@
 
 A command's file is imported when the command is asked for and not before, so that `minibatch --help` is quick and a
 command works where the libraries of another are missing. What a command raises about its input ends as one line on
-stderr with exit code 1 (2 for a command line that makes no sense, 130 after Ctrl-C); any other exception is a defect
-and keeps its traceback.
+stderr, with the notes of the error below it, and exit code 1 (2 for a command line that makes no sense, 130 after
+Ctrl-C); any other exception is a defect and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -31,13 +31,21 @@ COMMANDS = {
     "show": ("show", "What a data set holds: fields, rows, shards, samples."),
     "at": ("at", "Which rows stand at a nominal time."),
     "when": ("when", "At which nominal times a row is seen."),
-    "diff": ("diff", "What differs between two data sets."),
+    "diff": ("diff", "What differs between two data sets, or two runs."),
     "train": ("train", "Run a recipe, or resume it."),
+    "test": ("test", "Measure a run's model on held-out or other data."),
+    "features": ("features", "Write what layers of a run's model put out as a data set."),
+    "check-gradients": ("check_gradients", "Compare a recipe's gradients with numeric ones."),
+    "who": ("who", "Which rows were in a step of a run, or in which steps a row."),
+    "replay": ("replay", "Run a step again, with the loss of every sample."),
+    "blame": ("blame", "Rank the samples of a step by loss and gradient norm."),
+    "verify-resume": ("verify_resume", "Run the last steps again: are all bits equal?"),
+    "fork": ("fork", "Branch a run with one thing changed, same data and noise."),
     "bench": ("bench", "Measure throughput against plain alternatives."),
     "demo": ("demo", "Convert, train, be killed, resume: the same bits."),
 }
 CONTEXT = {"help_option_names": ["-h", "--help"]}
-ERROR_CODES = {"diff": 2}  # where 1 has a meaning of its own, as with diff(1)
+ERROR_CODES = {"diff": 2, "verify-resume": 2, "replay": 2}  # where 1 has a meaning of its own, as with diff(1)
 
 
 class LazyCommands(typer.core.TyperGroup):
@@ -53,7 +61,7 @@ def load(name: str) -> Any:
     with clear_errors(debug=False, code=ERROR_CODES.get(name, 1)):
         module = importlib.import_module(f"minibatch.tools.{COMMANDS[name][0]}")
     single = typer.Typer(add_completion=False, context_settings=CONTEXT)
-    single.command(name)(with_debug(getattr(module, name), ERROR_CODES.get(name, 1)))
+    single.command(name)(with_debug(getattr(module, name.replace("-", "_")), ERROR_CODES.get(name, 1)))
     return typer.main.get_command(single)
 
 
@@ -86,6 +94,8 @@ def clear_errors(*, debug: bool, code: int = 1) -> Iterator[None]:
         if debug:
             raise
         print_error(one_line(error))
+        for note in getattr(error, "__notes__", ()):  # shapes, and the place in a user's recipe
+            print_error(" ".join(note.split()), title="  ")
         raise typer.Exit(code) from error
 
 
@@ -100,12 +110,12 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def print_error(text: str) -> None:
+def print_error(text: str, *, title: str = "error: ") -> None:
     """Print `text` as one line on stderr, in red where that is a terminal."""
     from rich.console import Console
     from rich.text import Text
 
-    Console(stderr=True).print(Text(f"error: {text}", style="red"), soft_wrap=True)
+    Console(stderr=True).print(Text(f"{title}{text}", style="red"), soft_wrap=True)
 
 
 def print_version(wanted: bool) -> None:

@@ -1,5 +1,7 @@
 """`minibatch diff A B`: what differs between two data sets: schema, sizes, and which rows of which fields.
 
+Two runs are compared by diff_runs.py.
+
 Exit code 0 says that their content is the same, 1 that it differs, 2 that something went wrong, as with diff(1).
 """
 
@@ -19,6 +21,7 @@ from rich.text import Text
 from minibatch import Dataset
 from minibatch.ragged import Ragged, take
 from minibatch.sparse import Sparse
+from minibatch.tools import diff_runs
 from minibatch.tools.screen import counted, plain_table, print_json, screen, size_text
 from minibatch.tools.show_values import row_of, scalar_text, type_text, value_text
 
@@ -26,15 +29,25 @@ BLOCK_BYTES = 32 << 20  # of each data set, read and compared at a time
 
 
 def diff(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A data set.", show_default=False)],
+    first: Annotated[Path, typer.Argument(metavar="A", help="A data set, or a run.", show_default=False)],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another one.", show_default=False)],
     read: Annotated[bool, typer.Option("--read", help="Compare rows also where fingerprints are equal.")] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay/--no-replay", help="Of runs: run the first step that differs again.")
+    ] = True,
+    data: Annotated[Path | None, typer.Option(help="Of runs: folder of the data sets (default: RUN/data).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """What differs between two data sets: fields, numbers of rows, values. Exit code 1 if anything does.
 
-    How they are cut into shards and chunks is no content. Values differ if their bits do.
+    How they are cut into shards and chunks is no content. Values differ if their bits do. Between two runs:
+    configuration, the first step whose ledger line differs, and the first tensor; their results count, not their
+    configuration.
     """
+    if diff_runs.is_run(first) and diff_runs.is_run(second):
+        if diff_runs.diff_runs(first, second, replay=replay, data=data, as_json=as_json):
+            raise typer.Exit(1)
+        return
     one, two = Dataset.open(first), Dataset.open(second)
     found = compare(one, two, read=read)
     if as_json:

@@ -1,6 +1,7 @@
-"""The two pictures of `make demo`: who read which sample when, and the loss curves that must coincide.
+"""Pictures as PNG: the curves of runs, and the two of `make demo`, who read which sample when, and the loss curves that
+must coincide.
 
-Both are drawn from what was recorded while running, never from what should have happened.
+All are drawn from what was recorded while running, never from what should have happened.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibatch.errors import require
+from minibatch.tools.run_files import Curve, Run
 
 CELL = 10  # pixels from one sample of the strip to the next: an image of 8 and a gap
 BAR = 3  # pixels of the bar that says which reader gave a sample
+# Colours that are told apart with any kind of colour vision: Okabe and Ito 2008, "Color Universal Design".
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GREY = "0.4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,3 +98,83 @@ def draw_curves(
     lower.set(ylim=(-1e-9, 1e-9) if most == 0 else None, xlabel="nominal time (samples)", ylabel="difference")
     lower.set_title("exactly zero at every step" if most == 0 else f"largest difference {most:.3g}", fontsize=10)
     figure.savefig(path, dpi=200)
+
+def draw_runs(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
+    """Write the curves of the runs as PNG, one panel for each loss, metric, the learning rate and the gradient.
+
+    Training is a line smoothed over a fortieth of the run, above what it was smoothed from; held-out values are points.
+    The axis of values is logarithmic where they are above 0 and differ by more than a factor of 8. `names`: one a run.
+    """
+    require("matplotlib", "train", "drawing the curves of a run")
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter
+
+    from minibatch.tools.show_run import panels_of, progress_text, title_of
+
+    panels = panels_of(runs)
+    if not panels:
+        raise ValueError(f"there is nothing to draw yet: {', '.join(names)} without a step or a validation")
+    across = min(3, max(1, len(panels) - 1))
+    rows = 1 + -(-(len(panels) - 1) // across)
+    figure = Figure(figsize=(10, 3.6 + 2.5 * (rows - 1)), layout="constrained")
+    grid = figure.add_gridspec(rows, 6, height_ratios=(1.5, *[1.0] * (rows - 1)))
+    for place, (title, lines) in enumerate(panels):
+        if place == 0:
+            axis = figure.add_subplot(grid[0, :])
+        else:
+            row, column = divmod(place - 1, across)
+            in_row = min(across, len(panels) - 1 - row * across)  # a last row that is not full is stretched
+            axis = figure.add_subplot(grid[1 + row, 6 * column // in_row : 6 * (column + 1) // in_row])
+        _draw_panel(axis, title, lines, names)
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if place == 0 and len(runs) == 1 and runs[0].rows:
+            _sweeps_above(axis, runs[0].rows)
+        if place == 0 or place > len(panels) - 1 - across:
+            axis.set_xlabel("samples of nominal time" if place == 0 else "samples", fontsize=9, color=GREY)
+    if len(runs) == 1:
+        figure.suptitle(f"{names[0]}   ", x=0.01, ha="left", fontsize=13, fontweight="bold")
+        about = f"{title_of(runs[0])}, {runs[0].state}  ·  {progress_text(runs[0])}"
+        figure.text(0.99, 0.995, about, ha="right", va="top", fontsize=8.5, color=GREY)
+    figure.savefig(path, dpi=150)
+
+
+def _draw_panel(axis: Any, title: str, lines: Sequence[tuple[int, str, Curve, bool]], names: Sequence[str]) -> None:
+    from minibatch.tools.show_run import smoothed
+
+    several = len(names) > 1
+    bounds: list[float] = []
+    for place, (run, what, curve, held_out) in enumerate(lines):
+        colour = LINES[(run if several or held_out and all(line[3] for line in lines) else place) % len(LINES)]
+        name = " ".join(part for part in (names[run] if several else "", what) if part)
+        if held_out:
+            marker = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 1.3}
+            dashes = "--" if several and not all(line[3] for line in lines) else "-"
+            axis.plot(curve.t, curve.mean, color=colour, linewidth=1.3, linestyle=dashes, label=name, zorder=4, **marker)
+            bounds += curve.mean
+            continue
+        smooth = smoothed(curve.mean, len(curve.mean) // 40)
+        if any(low < high for low, high in zip(curve.low, curve.high, strict=True)):
+            axis.fill_between(curve.t, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
+        if smooth != list(curve.mean):
+            axis.plot(curve.t, curve.mean, color=colour, linewidth=0.6, alpha=0.35)
+        axis.plot(curve.t, smooth, color=colour, linewidth=1.7, label=name, zorder=3)
+        bounds += curve.mean
+    if min(bounds) > 0 and max(bounds) > 8 * min(bounds):
+        axis.set_yscale("log")
+    axis.set_title(title, loc="left", fontsize=10.5, color="0.15")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color("0.7")
+    axis.tick_params(colors=GREY, labelsize=8.5, length=3)
+    axis.grid(color="0.92", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.margins(x=0.015)
+    if sum(bool(line[1]) or several for line in lines) > 1:
+        axis.legend(frameon=False, fontsize=8.5, labelcolor="0.25", handlelength=1.6)
+
+
+def _sweeps_above(axis: Any, rows: int) -> None:
+    """A second scale on top: the same positions in sweeps of the data."""
+    above = axis.secondary_xaxis("top", functions=(lambda t: t / rows, lambda sweeps: sweeps * rows))
+    above.set_xlabel("sweeps", fontsize=8.5, color=GREY)
+    above.tick_params(colors=GREY, labelsize=8, length=3)
+    above.spines["top"].set_visible(False)

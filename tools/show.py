@@ -17,9 +17,10 @@ from minibatch.columns import LIST, SPARSE_WIDTH
 from minibatch.errors import MissingExtraError, SchemaError
 from minibatch.limits import Memory, available_memory
 from minibatch.order import make_order
-from minibatch.storage import MANIFEST
 from minibatch.tools import show_images
+from minibatch.tools.run_files import holds_a_run
 from minibatch.tools.screen import counted, plain_table, print_json, screen, size_text
+from minibatch.tools.show_run import show_runs
 from minibatch.tools.show_values import classes_of, plain_value, row_of, type_text, value_text
 
 SHARDS_SHOWN = 10
@@ -29,23 +30,25 @@ WINDOWS_IN_MEMORY = 4  # a window as large as a quarter of memory: it and the ne
 
 
 def show(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The data set.", show_default=False)],
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR", help="The data set; or a run, or several.", show_default=False)
+    ],
     samples: Annotated[int | None, typer.Option(min=0, help="How many rows to show (default: 3).")] = None,
     rows: Annotated[str | None, typer.Option(metavar="A:B", help="Show rows A … B - 1, not the first ones.")] = None,
     seed: Annotated[int | None, typer.Option(help="Show the rows that a source with this seed gives first.")] = None,
     images: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Draw the images on a contact sheet.")] = None,
     field: Annotated[str | None, typer.Option(help="The field with the images, if there are several.")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="OUT.png", help="Of runs: draw their curves.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """What a data set holds: fields, rows, shards, sizes, lengths, a few samples.
+    """What a data set holds: fields, rows, shards, sizes, lengths, a few samples. Of a run: its state and its curves.
 
     Rows are shown as numbers, beginnings of texts and lists, and small images where the terminal has the colours.
+    Several runs are compared.
     """
-    if not (directory / MANIFEST).exists() and (directory / "ledger.jsonl").exists():
-        raise ValueError(
-            f"{directory} holds a run, not a data set: its data sets are in data/, its steps in ledger.jsonl, its "
-            "values on held-out data in validation.jsonl, its result in result.json"
-        )
+    directory = directories[0]
+    if len(directories) > 1 or png is not None or holds_a_run(directory):
+        return show_runs(directories, png=png, as_json=as_json)
     dataset = Dataset.open(directory)
     default = SAMPLES_SHOWN if images is None else SHEET_IMAGES
     numbers = chosen_rows(dataset, rows, seed, samples, default)

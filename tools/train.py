@@ -1,8 +1,9 @@
 """`minibatch train RECIPE --out DIR`: run a recipe, or go on with a run that was stopped or killed."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,15 +11,39 @@ from minibatch.errors import require
 from minibatch.tools.screen import print_json
 
 if TYPE_CHECKING:
+    from minibatch.train.loop import Callback
+    from minibatch.train.progress import Reporter
     from minibatch.train.running import Outcome
+
+Progress = Literal["line", "convnet", "none"]
+MEASURED_EVERY = 5_000  # samples between measurements of the layers, for --progress convnet; chosen by taste
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Which recipe, such as digits.")],
-    out: Annotated[Path, typer.Option(help="Folder of the run: data, ledger, checkpoints, result.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe by name (digits), or your own: module:function, path/to/file.py:function.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the run: configuration, data, ledger, checkpoints, result.")
+    ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in DIR, from its newest checkpoint.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in DIR, from its newest checkpoint; what was changed in the recipe since, or by "
+            "--set, takes effect and is printed.",
+        ),
     ] = False,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change an option of the recipe (learning_rate=0.1) or anything in the configuration it returns, by "
+            "dotted path: log_every=10, terms.class.coefficient=0.5, schedules.0.then.rate=0.01, "
+            "'schedules.0=Cosine(0.1, samples=50000)', 'save_every=Minutes(5)', clip_grad_norm=none. Again for more.",
+        ),
+    ] = None,
     minibatch_size: Annotated[int | None, typer.Option(help="Samples per step.")] = None,
     microbatch_size: Annotated[
         int | None, typer.Option(help="Samples in the model at once; changes results by rounding only.")
@@ -26,17 +51,32 @@ def train(
     max_samples: Annotated[int | None, typer.Option(help="Nominal time to train to, in samples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, first weights and noise.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of the data sets (default: DIR/data).")] = None,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the complete configuration as JSON, and train nothing.")
+    ] = False,
+    progress: Annotated[
+        Progress, typer.Option(help="A line on stderr; the lines of cuda-convnet2 with the scales of all layers; none.")
+    ] = "line",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to DIR/tensorboard.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress line.")] = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Send curves to Weights & Biases, if that is installed.")
+    ] = False,
+    json_log: Annotated[
+        bool, typer.Option("--json-log", help="Write a JSON line for each report to DIR/log.jsonl.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="The same as --progress none.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
     """Run a recipe, or resume it: the bits it ends with do not depend on where it was interrupted.
 
-    Ctrl-C and SIGTERM finish the step and save; the exit code is then 130 or 143.
+    Ctrl-C and SIGTERM finish the step and save; a second Ctrl-C ends at once, and a resume goes on from the last
+    checkpoint.
+
+    Exit codes: 0 the run is finished; 1 it cannot go on (the error says why); 2 the command line makes no sense; 130
+    stopped by Ctrl-C; 143 stopped by SIGTERM.
     """
     for module in ("torch", "safetensors"):
         require(module, "train", "training")
-    from minibatch.train.progress import ProgressLine, Reporter, Several, TensorBoard
     from minibatch.train.running import run_recipe
     from minibatch.train.stopping import EXIT_CODES, StopBetweenSteps
 
@@ -46,19 +86,23 @@ def train(
         "max_samples": max_samples,
         "seed": seed,
     }
-    reporters: list[Reporter] = [] if quiet else [ProgressLine()]
-    if tensorboard:
-        reporters.append(TensorBoard(out / "tensorboard"))
+    options = {**{name: value for name, value in given.items() if value is not None}, **parsed(changes or ())}
+    if print_config:
+        show_config(recipe, out, options, resume=resume)
+        return
+    if out is None:
+        raise typer.BadParameter("a run needs a folder", param_hint="--out")
     begun = time.monotonic()
     with StopBetweenSteps() as stop:
+        reporter, callbacks = reporters(out, "none" if quiet else progress, tensorboard, wandb, json_log)
         outcome = run_recipe(
             recipe,
             out,
-            options={name: value for name, value in given.items() if value is not None},
+            options=options,
             resume=resume,
             data=data,
-            reporter=Several(*reporters),
-            callbacks=[stop],
+            reporter=reporter,
+            callbacks=[*callbacks, stop],
         )
     if outcome.stopped is not None:
         where = f"--data {data} " if data is not None else ""
@@ -73,6 +117,55 @@ def train(
         print_json(as_document(recipe, out, outcome, seconds))
     else:
         print_result(recipe, out, outcome, seconds)
+
+
+def parsed(changes: Sequence[str]) -> dict[str, str]:
+    """What `--set NAME=VALUE` says, by name; the last of several for one name counts.
+
+    >>> parsed(["a.b=1", "c=x=y"])
+    {'a.b': '1', 'c': 'x=y'}
+    """
+    found = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals or not name.strip():
+            raise ValueError(f"--set {change}: expected NAME=VALUE, such as log_every=10")
+        found[name.strip()] = value
+    return found
+
+
+def show_config(recipe: str, out: Path | None, options: dict[str, Any], *, resume: bool) -> None:
+    """Print the configuration that a run would have, as config.json will hold it."""
+    from minibatch.train import recipes
+    from minibatch.train.config import described
+    from minibatch.train.running import config_for
+
+    config = recipes.configure(recipe, options) if out is None else config_for(recipe, out, options, resume=resume)
+    print_json(described(config))
+
+
+def reporters(
+    out: Path, progress: Progress, tensorboard: bool, wandb: bool, json_log: bool
+) -> tuple["Reporter", list["Callback"]]:
+    """Who is told of a run, and the callbacks that measure for them."""
+    from minibatch.train.monitors import UpdateScales
+    from minibatch.train.progress import ConvnetLines, JsonLines, ProgressLine, Several, TensorBoard, WandB
+
+    told: list[Reporter] = []
+    callbacks: list[Callback] = []
+    if progress == "line":
+        told.append(ProgressLine())
+    elif progress == "convnet":
+        scales = UpdateScales(MEASURED_EVERY)
+        callbacks.append(scales)
+        told.append(ConvnetLines(scales=scales))
+    if tensorboard:
+        told.append(TensorBoard(out / "tensorboard"))
+    if wandb:
+        told.append(WandB(out))
+    if json_log:
+        told.append(JsonLines(out / "log.jsonl"))
+    return Several(*told), callbacks
 
 
 def as_document(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> dict[str, Any]:

@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibatch.batch import Batch
+from minibatch.ragged import Ragged
 from minibatch.torch import tensors
 
+BESIDE = ("segment_ids", "positions", "token_mask")  # fields of packed sequences that are in no data set
 Inputs = str | Sequence[str] | Callable[[nn.Module, "TensorBatch"], Any]
 
 
@@ -27,6 +29,7 @@ class Samples:
         self._values = fields
         self.num_samples = next(iter(counts.values()))
         self.fields = tuple(fields)
+        self.num_sequences = self.num_samples
         self.nominal_time, self.nominal_end = time, time + self.num_samples
         self.times = np.arange(self.nominal_time, self.nominal_end, dtype=np.int64)
         self.rows = np.full(self.num_samples, -1, dtype=np.int64)
@@ -41,38 +44,64 @@ class TensorBatch(Mapping[str, Any]):
     Numeric fields become tensors that share memory with the arrays on the CPU, so nothing may be written into them;
     other fields (texts, bytes) stay NumPy arrays of objects.
 
+    Lists come padded with zeros to the longest of the whole minibatch, (n, longest, …), and beside the field "tokens"
+    there are "tokens_mask", bool (n, longest), and "tokens_lengths", int64 (n,). Of packed sequences n counts the rows
+    of the arrays (n, block), and beside the fields there are "segment_ids", "positions" and "token_mask", (n, block).
+
     >>> batch = TensorBatch(Samples({"x": np.arange(4), "label": np.array([1, 0, 1, 0])}, time=0))
     >>> batch.part(1, 3)["x"]
     tensor([1, 2])
     """
 
-    __slots__ = ("_batch", "_stretch", "_tensors", "device", "num_samples")
+    __slots__ = ("_batch", "_stretch", "_tensors", "_whole", "device", "num_samples")
 
     def __init__(
-        self, batch: Batch | Samples, *, device: torch.device | None = None, stretch: slice | None = None
+        self,
+        batch: Batch | Samples,
+        *,
+        device: torch.device | None = None,
+        stretch: slice | None = None,
+        whole: "TensorBatch | None" = None,
     ) -> None:
         self._batch = batch
         self._stretch = stretch
+        self._whole = whole  # what `stretch` was cut from
         self._tensors: dict[str, Any] = {}
         self.device = device
-        self.num_samples = batch.num_samples if stretch is None else stretch.stop - stretch.start
+        if stretch is not None:
+            self.num_samples = stretch.stop - stretch.start
+        elif (packed := packed_shape(batch)) is not None:
+            self.num_samples = packed[0]
+        else:
+            self.num_samples = len(batch.rows)
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """The global row of every sample: int64 (n,); -1 for samples of no data set."""
+        """The global row of every sample: int64 (n,); -1 for samples of no data set; of packed ones the first of n."""
         rows = self._batch.rows
+        if isinstance(self._batch, Batch) and (packed := self._batch.packed) is not None:
+            first = packed.arrays[2][:, 0]
+            rows = np.where(first >= 0, rows[first], -1) if len(rows) else np.full(len(first), -1)
         return rows if self._stretch is None else rows[self._stretch]
 
     @property
     def times(self) -> NDArray[np.int64]:
-        """The nominal time of every sample: int64 (n,)."""
+        """The nominal time of every sample, of packed ones that of the first of their tokens: int64 (n,)."""
         times = self._batch.times
+        if (packed := packed_shape(self._batch)) is not None:
+            times = self._batch.nominal_time + packed[1] * np.arange(packed[0], dtype=np.int64)
         return times if self._stretch is None else times[self._stretch]
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Where every sample stands on the axis, counted in samples: `times`, or in rows of packed arrays."""
+        packed = packed_shape(self._batch)
+        return self.times if packed is None else self.times // packed[1]
 
     def part(self, start: int, stop: int) -> "TensorBatch":
         """The samples [start, stop) of a whole minibatch, without a copy on the CPU."""
         assert self._stretch is None, "parts are cut from whole minibatches"
-        return TensorBatch(self._batch, device=self.device, stretch=slice(start, stop))
+        return TensorBatch(self._batch, device=self.device, stretch=slice(start, stop), whole=self)
 
     def on(self, device: torch.device) -> "TensorBatch":
         """The same samples, with their tensors on `device`."""
@@ -82,23 +111,61 @@ class TensorBatch(Mapping[str, Any]):
         tensor = self._tensors.get(name)
         if tensor is None:
             try:
-                values = self._batch[name]
+                values = self._values(name)
             except (KeyError, ValueError):
                 raise KeyError(f"field {name!r} is not in the minibatch; it has {', '.join(self)}") from None
             tensor = as_tensor(values if self._stretch is None else values[self._stretch], self.device)
             self._tensors[name] = tensor
         return tensor
 
+    def _values(self, name: str) -> Any:
+        """A field of the whole minibatch, as one array."""
+        if self._whole is not None:
+            return self._whole._values(name)
+        if name in self._batch.fields:
+            values = self._batch[name]
+            return self._laid_out(name) if isinstance(values, Ragged) else values
+        if name in BESIDE and isinstance(self._batch, Batch) and (ids := self._batch.segment_ids) is not None:
+            return {"segment_ids": ids, "positions": self._batch.positions, "token_mask": ids > 0}[name]
+        field, _, what = name.rpartition("_")
+        if what in ("mask", "lengths") and field in self._batch.fields and isinstance(self._batch[field], Ragged):
+            return self._laid_out(field, what)
+        raise KeyError(name)
+
+    def _laid_out(self, field: str, what: str = "padded") -> Any:
+        """A list field as arrays: padded once for all parts."""
+        key = f"{field} {what}"
+        if key not in self._tensors:
+            ragged = self._batch[field]
+            if what == "lengths":
+                self._tensors[key] = ragged.lengths
+            elif what == "mask":
+                self._tensors[key] = ragged.mask()
+            else:
+                self._tensors[key] = ragged.padded("" if ragged.dtype == object else 0)
+        return self._tensors[key]
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._batch.fields)
+        for field in self._batch.fields:
+            yield field
+            if isinstance(self._batch[field], Ragged):
+                yield from (f"{field}_mask", f"{field}_lengths")
+        if packed_shape(self._batch) is not None:
+            yield from BESIDE
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def times_tensor(self) -> Tensor:
-        """The nominal times of the samples on the device: int64 (n,)."""
-        tensor: Tensor = as_tensor(self.times, self.device)
+    def times_tensor(self, offset: int = 0) -> Tensor:
+        """The nominal times of the samples on the device, all with `offset` added: int64 (n,)."""
+        tensor: Tensor = as_tensor(self.times + offset if offset else self.times, self.device)
         return tensor
+
+
+def packed_shape(batch: "Batch | Samples") -> tuple[int, int] | None:
+    """Rows and tokens per row of a minibatch of packed sequences; None for others."""
+    packed = batch.packed if isinstance(batch, Batch) else None
+    return None if packed is None else (packed.shape[0], packed.shape[1])
 
 
 def as_tensor(values: Any, device: torch.device | None = None) -> Any:

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ STATE = "state.json"
 TEMPORARY, REPLACED, REMOVING = ".writing-", ".replaced-", ".removing-"
 PLACE = re.compile(r"t-(\d{12,})")
 REPLACED_PLACE = re.compile(re.escape(REPLACED) + PLACE.pattern)
+
+AlsoKeep = Callable[[Collection[int]], Collection[int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,17 +193,24 @@ def newest_complete(folder: str | os.PathLike[str]) -> Newest:
     return Newest(path=None, skipped=tuple(skipped))
 
 
-def tidy(folder: Path, *, keep_last: int | None, announce: Callable[[str], None]) -> None:
+def tidy(
+    folder: Path, *, keep_last: int | None, announce: Callable[[str], None], also: AlsoKeep | None = None
+) -> None:
     """Remove what killed writers have left, and all but the newest `keep_last` checkpoints (None: keep all).
 
-    A folder that cannot be removed is announced and stays: it is not worth a run.
+    also: given the nominal times of those, the times of further ones that stay. A folder that cannot be removed is
+    announced and stays: it is not worth a run.
     """
     try:
         kept = checkpoints_in(folder)
         for path in [*folder.iterdir()]:
             if path.name.startswith((TEMPORARY, REPLACED, REMOVING)) and path not in kept:
                 shutil.rmtree(path)
-        for path in kept[:-keep_last] if keep_last is not None else []:
+        older = kept[: max(0, len(kept) - keep_last)] if keep_last is not None else []
+        needed = set(also([time_of(path) for path in kept[len(older) :]])) if also is not None else set()
+        for path in older:
+            if time_of(path) in needed:
+                continue
             # Renamed first: half a checkpoint must not look like a damaged one.
             removing = path.with_name(REMOVING + path.name)
             path.rename(removing)

@@ -1,14 +1,20 @@
 """What is checked before a run's first step, so that it does not go wrong in silence after hours."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
+from minibatch.arguments import checked_integer
+from minibatch.train.batch_statistics import POLICIES, statistics_layers
+from minibatch.train.clipping import Clip, ClipNorm
 from minibatch.train.terms import Term
 
-Promise = Literal["math", "data"]
+if TYPE_CHECKING:
+    from minibatch.train.trainer import Trainer
+
+Promise = Literal["math", "bits", "data"]
 RESERVED = ("total_loss",)
 
 
@@ -24,22 +30,68 @@ def checked_terms(terms: Term | Sequence[Term]) -> tuple[Term, ...]:
     return given
 
 
-def check_statistics(model: nn.Module, promise: Promise, minibatch_size: int, microbatch_size: int | None) -> None:
-    """Refuse the promise "math" where layers use statistics of microbatches instead of the minibatch."""
-    if promise not in ("math", "data"):
-        raise ValueError(f"promise={promise!r}: expected 'math' or 'data' ('bits' comes in a later version)")
-    if promise == "data" or microbatch_size is None or microbatch_size >= minibatch_size:
-        return
-    layers = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
-    ]
-    if layers:
+def checked_size(size: Any) -> Any:
+    """A minibatch size, or a schedule of it, which is asked for its first value."""
+    if callable(size):
+        size_at(size, 0)
+        return size
+    return checked_integer(size, "minibatch_size", least=1)
+
+
+def size_at(size: Any, time: int) -> int:
+    """The minibatch size at nominal `time`; ValueError where a schedule gives no integer ≥ 1."""
+    if not callable(size):
+        assert isinstance(size, int)
+        return size
+    value = size(time)
+    if value != int(value) or value < 1:
         raise ValueError(
-            f"in microbatches of {microbatch_size} the layers {', '.join(layers[:5])}{' …' if layers[5:] else ''} "
-            f"would use statistics of {microbatch_size} samples instead of {minibatch_size}, so that the promise "
-            "'math' does not hold: set them to eval mode, use GroupNorm or LayerNorm, or pass promise='data'"
+            f"minibatch_size: the schedule {size} gives {value!r} at nominal time {time}, expected integers ≥ 1"
+        )
+    return int(value)
+
+
+def optional_integer(value: int | None, name: str) -> int | None:
+    """An integer ≥ 1, or None."""
+    return None if value is None else checked_integer(value, name, least=1)
+
+
+def checked_clips(clip: Clip | Sequence[Clip], norm: float | None) -> tuple[Clip, ...]:
+    """All ways of clipping, in the order they are applied."""
+    clips = tuple(clip) if isinstance(clip, Sequence) else (clip,)
+    if norm is None:
+        return clips
+    if not norm > 0:
+        raise ValueError(f"clip_grad_norm={norm!r}: expected a number > 0, or None")
+    return (*clips, ClipNorm(norm))
+
+
+def check_promise(model: nn.Module, trainer: "Trainer") -> None:
+    """Refuse promises that the layers, the cuts or the sizes of a run cannot keep."""
+    promise, policy, microbatch = trainer.promise, trainer.batch_norm, trainer.microbatch_size
+    if promise not in ("math", "bits", "data"):
+        raise ValueError(f"promise={promise!r}: expected 'math', 'bits' or 'data'")
+    if policy is not None and policy not in POLICIES:
+        raise ValueError(f"batch_norm={policy!r}: expected one of {', '.join(map(repr, POLICIES))}, or None")
+    if promise == "bits" and microbatch is not None and microbatch < trainer.leaf_size:
+        raise ValueError(
+            f"microbatch_size={microbatch} is smaller than a leaf of {trainer.leaf_size} samples, which promise='bits' "
+            f"computes at once: pass leaf_size={microbatch} (other leaves give other bits)"
+        )
+    layers = [name for name, module in statistics_layers(model).items() if module.training]
+    if not layers or policy in ("leaf", "frozen") or promise == "data":
+        return
+    shown = f"{', '.join(layers[:5])}{' …' if layers[5:] else ''}"
+    if promise == "bits":
+        raise ValueError(
+            f"the layers {shown} normalise by statistics over samples, which promise='bits' needs leaf by leaf: pass "
+            "batch_norm='leaf' or 'frozen', or use GroupNorm or LayerNorm"
+        )
+    if microbatch is not None and (callable(trainer.minibatch_size) or microbatch < trainer.minibatch_size):
+        raise ValueError(
+            f"in microbatches of {microbatch} the layers {shown} would use statistics of {microbatch} samples instead "
+            "of the minibatch, so that the promise 'math' does not hold: pass batch_norm='leaf' or 'frozen', use "
+            "GroupNorm or LayerNorm, or pass promise='data'"
         )
 
 

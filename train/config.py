@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,16 @@ from torch.optim import Optimizer
 from minibatch import rng
 from minibatch.arguments import checked_integer
 from minibatch.storage import write_atomically
+from minibatch.train import batch_statistics
 from minibatch.train.batches import Inputs
+from minibatch.train.checks import Promise
+from minibatch.train.clipping import Clip
+from minibatch.train.every import Every, Minutes, Samples, Steps, Sweeps
+from minibatch.train.foreign import ForeignNoise
+from minibatch.train.guard import Policy
 from minibatch.train.metrics import Metric
-from minibatch.train.regularizers import WeightL2
+from minibatch.train.patience import Mode
+from minibatch.train.precision import PrecisionName
 from minibatch.train.schedules import Schedule
 from minibatch.train.terms import Term
 from minibatch.transforms import Transform
@@ -39,33 +46,62 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that decides what a run computes.
+    """Everything that decides what a run computes: times and sizes are in samples of nominal time.
 
-    recipe, options: which function made this configuration, called with what. model: called with `seed=`, 64 bits for
-    the first weights, returns the module. optimizers: called with the model, returns one or a list. schedules: one per
-    optimizer, None where the rate stays as it was made. data: called with the folder the data sets go to; it makes them
-    if they are not there yet. transforms: of the training source. threads: that torch computes with during the run (the
-    last bits depend on them), None for as many as it has. Times and sizes are in samples of nominal time.
+    model: called with `seed=`, 64 bits for the first weights, returns the module. optimizers: called with the model,
+    returns one or a list. schedules: one per optimizer, None where the rate stays as it was made. data: called with the
+    folder the data sets go to; it makes them if they are not there yet. transforms: of the training source. source:
+    called with (Prepared, seed) where a run needs another source than one data set with transforms; validation_source:
+    likewise where it is measured on something else than all of `Prepared.valid`, in its own order.
+
+    validate_every, validate_first, save_every, patience, min_improvement, absolute, watch, mode, restore_best: as in
+    `Trainer.fit`. threads: that torch computes with during the run (the last bits depend on them), None for as many as
+    it has. Everything else: as in `Trainer`.
+
+    recipe, options, set, recipe_digest: which function made this, called with what; what of it was chosen by hand; and
+    the digest of its file if that is not a part of this package. `recipes.configure` fills them in.
     """
 
-    recipe: str
-    options: Mapping[str, Any]
+    recipe: str = ""
+    recipe_digest: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    set: Mapping[str, Any] = field(default_factory=dict)
     model: Callable[..., nn.Module]
-    inputs: Inputs
+    inputs: Inputs | Mapping[str, Inputs]
     terms: Sequence[Term]
     optimizers: Callable[[nn.Module], Optimizer | Sequence[Optimizer]]
     data: Callable[[Path], Prepared]
-    minibatch_size: int
+    minibatch_size: int | Schedule
     max_samples: int
     seed: int
     metrics: Sequence[Metric] = ()
     transforms: Sequence[Transform] = ()
+    source: Callable[[Prepared, int], Any] | None = None
+    validation_source: Callable[[Prepared, int], Any] | None = None
     schedules: Sequence[Schedule | None] | None = None
-    regularizers: Sequence[WeightL2] = ()
+    regularizers: Sequence[Any] = ()
     microbatch_size: int | None = None
+    clip: Clip | Sequence[Clip] = ()
     clip_grad_norm: float | None = None
-    validate_every: int | None = None
-    save_every: int | None = None
+    averaging: Any = None
+    promise: Promise = "math"
+    leaf_size: int = 32
+    batch_norm: batch_statistics.Policy | None = None
+    precision: PrecisionName | None = None
+    compile: bool | Mapping[str, Any] = False
+    foreign_noise: ForeignNoise = "refuse"
+    on_nonfinite: Policy = "stop"
+    spikes: Any = None
+    check_unreached: bool = True
+    validate_every: Every | None = None
+    validate_first: bool = False
+    save_every: Every | Sequence[Every] | None = None
+    patience: int | None = None
+    min_improvement: float = 0.0
+    absolute: bool = False
+    watch: str | None = None
+    mode: Mode = "min"
+    restore_best: bool = False
     keep_last: int | None = 3
     log_every: int = 50
     threads: int | None = None
@@ -73,11 +109,18 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Wrong sizes are refused here, before a run has made its folder."""
         rng.checked_seed(self.seed)
-        for name in ("minibatch_size", "max_samples", "log_every"):
+        for name in ("max_samples", "log_every", "leaf_size"):
             checked_integer(getattr(self, name), name, least=1)
-        for name in ("microbatch_size", "validate_every", "save_every", "keep_last", "threads"):
+        if not callable(self.minibatch_size):
+            checked_integer(self.minibatch_size, "minibatch_size", least=1)
+        for name in ("microbatch_size", "keep_last", "threads"):
             if getattr(self, name) is not None:
                 checked_integer(getattr(self, name), name, least=1)
+        for name in ("validate_every", "save_every"):
+            value = getattr(self, name)
+            for one in value if isinstance(value, tuple | list) else (value,):
+                if one is not None and not isinstance(one, Samples | Steps | Sweeps | Minutes):
+                    checked_integer(one, name, least=1)
 
 
 def described(value: Any) -> Any:

@@ -36,6 +36,7 @@ class RunFolder:
         self.lock = FolderLock(self.path)
         self.ledger = Lines(self.path / "ledger.jsonl") if ledger else None
         self.validations = Lines(self.path / "validation.jsonl")
+        self.also_keep: checkpoint.AlsoKeep | None = None  # which checkpoints besides the newest are needed
         self.restored = False
         self.begun = False
         self._recent: list[StepResult] = []
@@ -107,7 +108,7 @@ class RunFolder:
         self.validations.flush(sync=True)
         path = checkpoint.place(self.checkpoints, time)
         checkpoint.write(path, content)
-        checkpoint.tidy(self.checkpoints, keep_last=self.keep_last, announce=self.announce)
+        checkpoint.tidy(self.checkpoints, keep_last=self.keep_last, announce=self.announce, also=self.also_keep)
         return path
 
     def newest(self) -> checkpoint.Newest:

@@ -1,71 +1,165 @@
 """The gradient of one whole minibatch, accumulated over microbatches in sum form.
 
 Every microbatch adds coefficient · Σ w·m·loss / D to the gradients, where D belongs to the whole minibatch: so the sum
-does not depend on the cut, except for the last bits of floating-point addition.
+does not depend on the cut, except for the last bits of floating-point addition. With an `ExactSum`, where the cuts are
+leaves of nominal time, it does not depend on their order or grouping in any bit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
 from minibatch.models.noise import NoiseKeys
+from minibatch.train.batch_statistics import LeafStatistics
 from minibatch.train.batches import TensorBatch, shapes_of
+from minibatch.train.contrast import gradients_of_outputs
+from minibatch.train.cuts import Cuts
+from minibatch.train.exact_sum import ExactSum, sum_of
+from minibatch.train.outputs import tensors_in
+from minibatch.train.precision import Precision
 from minibatch.train.terms import Share
 
 Forward = Callable[[nn.Module, TensorBatch], Any]
+Roots = tuple[list[Tensor], list[Tensor]]
+
+
+@dataclass(slots=True)
+class Part:
+    """What one source gives to a step: its samples, the shares of its terms, and where the samples are cut.
+
+    time_offset: added to nominal times in the keys of noise, so that two sources never share a mask.
+    """
+
+    batch: TensorBatch
+    shares: Sequence[Share]
+    forward: Forward
+    cuts: Cuts
+    time_offset: int = 0
+    before_microbatch: Callable[[int, int], None] | None = None
 
 
 class Gradient:
-    """Adds up gradients of minibatches: made once per run, because it keeps the small tensors that every step needs."""
+    """Adds up gradients of steps: made once per run, because it keeps the small tensors that every step needs.
+
+    exact: adds the gradients of leaves; `order` may then rearrange their passes, which changes no bit (a self-check
+    tries). around: contexts to run every forward pass in (None or the recording of activations).
+    """
 
     def __init__(
-        self, model: nn.Module, forward: Forward, keys: NoiseKeys, before_microbatch: Callable[[int, int], None] | None
+        self,
+        model: nn.Module,
+        keys: NoiseKeys,
+        precision: Precision,
+        *,
+        exact: ExactSum | None = None,
+        statistics: LeafStatistics | None = None,
+        around: Callable[[TensorBatch], Any] | None = None,
     ) -> None:
         self.model = model
-        self.forward = forward
         self.keys = keys if keys.names else None
-        self.before_microbatch = before_microbatch
-        self._plain = self.keys is None and before_microbatch is None
+        self.precision = precision
+        self.exact = exact
+        self.statistics = statistics
+        self.around = around
+        self.order: Callable[[Cuts], Cuts] = list
         self._seeds: dict[tuple[float, torch.Size, torch.dtype], Tensor] = {}
 
-    def add(self, batch: TensorBatch, shares: Sequence[Share], *, size: int | None, on_host: bool) -> bool:
-        """Add the gradient of `batch` to the parameters' `grad`, in microbatches of `size` samples (None: in one).
+    def add(self, parts: Sequence[Part], *, on_host: bool) -> bool:
+        """Put the gradient of a step into the parameters' `grad`, which is None before.
 
-        The numerators of `shares` are added up, as floats if `on_host`, else as tensors that nobody waits for. With
+        The numerators of the shares are added up, as floats if `on_host`, else as tensors that nobody waits for. With
         `on_host`, False as soon as a numerator is not finite: the gradient is then incomplete.
         """
-        n = batch.num_samples
-        if size is None or size >= n:
-            if self._plain:
-                return self._passes(batch, shares, 0, n, on_host)
-            return self._microbatch(batch, shares, 0, n, on_host)
-        for start in range(0, n, size):
-            stop = min(start + size, n)
-            if not self._microbatch(batch.part(start, stop), shares, start, stop, on_host):
-                return False
-        return True
+        if self.exact is not None:
+            self.exact.forget()
+        if self.statistics is not None:
+            self.statistics.begin()
+        for part in parts:
+            whole = None
+            if len(part.cuts) > 1 and any(share.term.over == "minibatch" and share.total for share in part.shares):
+                whole = gradients_of_outputs(self, part, on_host)
+                self._collect()
+            for start, stop in self.order(part.cuts) if self.exact is not None else part.cuts:
+                if not self._microbatch(part, start, stop, whole, on_host):
+                    return False
+                if self.statistics is not None:
+                    self.statistics.note(start, stop - start)
+                self._collect()
+        if self.statistics is not None:
+            self.statistics.end()
+        for part in parts:
+            for share in part.shares:
+                share.add_up(sum_of)
+        if self.exact is not None:
+            self.exact.finish()
+        elif self.precision.scaled:
+            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(grads, 1.0 / self.precision.scale)
+        return not on_host or all(share.is_finite() for part in parts for share in part.shares)
 
-    def _microbatch(self, batch: TensorBatch, shares: Sequence[Share], start: int, stop: int, on_host: bool) -> bool:
-        if self.before_microbatch is not None:
-            self.before_microbatch(start, stop)
-        if self.keys is None:
-            return self._passes(batch, shares, start, stop, on_host)
+    def _collect(self) -> None:
+        """One summand of the exact sum is in the gradients."""
+        if self.exact is not None:
+            self.exact.add(1.0 / self.precision.scale)
+
+    def _microbatch(self, part: Part, start: int, stop: int, whole: Mapping[int, Tensor] | None, on_host: bool) -> bool:
+        """One pass forward and back. whole: gradients of outputs (by number) that losses over the minibatch gave."""
+        batch = part.batch if stop - start == part.batch.num_samples else part.batch.part(start, stop)
+        plain = self.keys is None and self.around is None and part.before_microbatch is None
+        if plain:
+            return self._passes(part, batch, start, stop, whole, on_host)
         # Backward lies inside: with activation checkpointing it runs parts of the forward pass, noise included, again.
-        with self.keys.at(batch.times_tensor()):
-            return self._passes(batch, shares, start, stop, on_host)
+        with self.contexts(part, batch, start, stop):
+            return self._passes(part, batch, start, stop, whole, on_host)
 
-    def _passes(self, batch: TensorBatch, shares: Sequence[Share], start: int, stop: int, on_host: bool) -> bool:
-        """Forward and backward through the model."""
+    def contexts(self, part: Part, batch: TensorBatch, start: int, stop: int) -> ExitStack:
+        """What surrounds every pass of a microbatch: keys of noise, recording of activations."""
+        stack = ExitStack()
+        if part.before_microbatch is not None:
+            part.before_microbatch(start, stop)
+        if self.keys is not None:
+            stack.enter_context(self.keys.at(batch.times_tensor(part.time_offset)))
+        if self.around is not None:
+            stack.enter_context(self.around(batch))
+        return stack
+
+    def _passes(
+        self,
+        part: Part,
+        batch: TensorBatch,
+        start: int,
+        stop: int,
+        whole: Mapping[int, Tensor] | None,
+        on_host: bool,
+    ) -> bool:
+        finite, roots, seeds = self.objective(part, batch, start, stop, whole, on_host)
+        if finite and roots:
+            # Backward starts from the values with their weights, so that no sum is part of the graph.
+            torch.autograd.backward(roots, seeds)
+        return finite
+
+    def objective(
+        self,
+        part: Part,
+        batch: TensorBatch,
+        start: int,
+        stop: int,
+        whole: Mapping[int, Tensor] | None,
+        on_host: bool,
+    ) -> tuple[bool, list[Tensor], list[Tensor]]:
+        """The forward pass and all losses of a microbatch: whether they are finite, and where backward starts."""
         roots: list[Tensor] = []
         seeds: list[Tensor] = []
         finite = True
         outputs = None
         try:
-            outputs = self.forward(self.model, batch)
-            for share in shares:
-                if share.total == 0.0:
+            outputs = part.forward(self.model, batch)
+            for share in part.shares:
+                if share.total == 0.0 or (whole is not None and share.term.over == "minibatch"):
                     continue
                 values = share.term.loss(outputs, batch)
                 if not is_per_sample(values, batch.num_samples) or crosses_samples(values, outputs):
@@ -73,37 +167,45 @@ class Gradient:
                 share.count(values, start, stop)
                 if values.requires_grad:  # a term that reaches no parameter is only watched
                     roots.append(values)
-                    seeds.append(self._seed(share, values, start, stop))
+                    seeds.append(self.seed(share, values, start, stop))
                     values = values.detach()
-                numerator = share.weighted_sum(values, start, stop)
-                if on_host:
-                    value = numerator.item()
-                    share.numerator += value
-                    if value - value != 0.0:  # NaN or infinite
-                        finite = False
-                        share.bad_rows = nonfinite_rows(values, batch)
-                else:
-                    share.numerator = share.numerator + numerator
+                finite &= self.take(share, values, batch, start, stop, on_host)
         except Exception as error:
             error.add_note(f"minibatch: the fields are {shapes_of(batch)}")
             if outputs is not None:
                 error.add_note(f"minibatch: the outputs are {shapes_of(outputs)}")
             raise
-        if finite and roots:
-            # Backward starts from the values with their weights, so that no sum is part of the graph.
-            torch.autograd.backward(roots, seeds)
-        return finite
+        if whole:
+            for number, tensor in enumerate(tensors_in(outputs)):
+                if number in whole and tensor.requires_grad:
+                    roots.append(tensor)
+                    seeds.append(whole[number][start:stop])
+        return finite, roots, seeds
 
-    def _seed(self, share: Share, values: Tensor, start: int, stop: int) -> Tensor:
+    def take(self, share: Share, values: Tensor, batch: TensorBatch, start: int, stop: int, on_host: bool) -> bool:
+        """Add the values of a microbatch to the numerator of its share; False if they are known not to be finite."""
+        numerator = share.weighted_sum(values, start, stop)
+        if not on_host:
+            share.gather(numerator, exact=self.exact is not None)
+            return True
+        value = numerator.item()
+        share.gather(value, exact=self.exact is not None)
+        if value - value != 0.0:  # NaN or infinite
+            share.bad_rows = nonfinite_rows(values, batch)
+            return False
+        return True
+
+    def seed(self, share: Share, values: Tensor, start: int, stop: int) -> Tensor:
         """The weights that backward starts from; without weights they are mostly the same from step to step."""
+        scale = self.precision.scale
         if share.weights is not None:
-            return share.seed(values, start, stop)
-        key = (share.coefficient / share.denominator, values.shape, values.dtype)
+            return share.seed(values, start, stop, scale)
+        key = (scale * share.coefficient / share.denominator, values.shape, values.dtype)
         seed = self._seeds.get(key)
         if seed is None:
             if len(self._seeds) >= 64:
                 self._seeds.clear()
-            seed = self._seeds[key] = share.seed(values.detach(), start, stop)
+            seed = self._seeds[key] = share.seed(values.detach(), start, stop, scale)
         return seed
 
 

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from minibatch.train.precision import Precision
+
 Policy = Literal["stop", "skip"]
 Watch = Literal["host", "wait", "device"]
 
 
-def watch_for(device: torch.device, optimizers: Sequence[Optimizer], buffers: "Buffers") -> Watch:
+def watch_for(device: torch.device, optimizers: Sequence[Optimizer], buffers: "Buffers", precision: Precision) -> Watch:
     """Where the finite check of a step is made: "host" on the CPU, on the "device" if possible, else "wait" for it.
 
     >>> optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    >>> watch_for(torch.device("cpu"), [optimizer], Buffers(nn.Identity()))
+    >>> watch_for(torch.device("cpu"), [optimizer], Buffers(nn.Identity()), Precision(None, torch.device("cpu")))
     'host'
     """
     if device.type == "cpu":
@@ -30,7 +32,8 @@ def watch_for(device: torch.device, optimizers: Sequence[Optimizer], buffers: "B
         isinstance(optimizer, torch.optim.Adam) and all(group.get("fused") for group in optimizer.param_groups)
         for optimizer in optimizers
     )
-    return "device" if skips and not buffers.kept else "wait"
+    # A scaled loss is rescaled on the host after an overflow.
+    return "device" if skips and not buffers.kept and not precision.scaled else "wait"
 
 
 class Found:

@@ -1,113 +1,323 @@
-"""The loop around the steps: how far, when to validate, save and report.
+"""The loop around the steps: how far, when to validate, save, report and stop; and the best weights at the end.
 
-All of it is a function of nominal time, so that a resumed run does the same things at the same places.
+All of it is a function of where the run stands and of the validations so far, so that a resumed run does the same
+things at the same places. Only `max_seconds`, `every.Minutes` and signals depend on the clock: they end a call of `fit`
+early or save once more, and change nothing that is computed.
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from minibatch.arguments import checked_integer
-from minibatch.train.progress import ProgressLine, Reporter
+from minibatch.train import every
+from minibatch.train.best import BestWeights, Watch
+from minibatch.train.callbacks.hooks import Callback as Callback
+from minibatch.train.callbacks.hooks import Hooks
+from minibatch.train.every import Every
+from minibatch.train.patience import Mode
+from minibatch.train.progress import ProgressLine, Reporter, Told
 from minibatch.train.result import StepResult
+from minibatch.train.stopping import StopBetweenSteps
 from minibatch.train.validation import Validation
 
 if TYPE_CHECKING:
     from minibatch.train.trainer import Trainer
 
-Callback = Callable[["Trainer", StepResult], str | None]
+Save = Every | Sequence[Every] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """Where a call of `fit` ended: steps and nominal time of the run, the last validation, and why it stopped."""
+    """Where a call of `fit` ended, and why.
+
+    step, nominal_time: of the run. validation: the last one of this call, or None. stopped: the limit that was reached
+    ("max_samples", …), or the reason of whatever stopped it earlier. finished: whether a limit of the run was reached
+    or the axis has ended, so that nothing is left to do. best: the validation whose weights the model now has, if
+    they were put back. exit_code: 0, or after a signal what a process should exit with: 130 (Ctrl-C), 143 (SIGTERM).
+    """
 
     step: int
     nominal_time: int
     validation: Validation | None
     stopped: str
+    finished: bool = True
+    best: Validation | None = None
+    exit_code: int = 0
 
 
 def fit(
     trainer: "Trainer",
     *,
-    max_samples: int | None,
-    max_sweeps: int | None,
-    validate_every: int | None,
-    save_every: int | None,
-    callbacks: Sequence[Callback],
-    progress: bool | Reporter,
+    max_samples: int | None = None,
+    max_sweeps: int | None = None,
+    max_steps: int | None = None,
+    max_seconds: float | None = None,
+    validate_every: Every | None = None,
+    validate_first: bool = False,
+    save_every: Save = None,
+    patience: int | None = None,
+    min_improvement: float = 0.0,
+    absolute: bool = False,
+    watch: str | None = None,
+    mode: Mode = "min",
+    since: int = 0,
+    restore_best: bool = False,
+    stop_on_signals: bool = False,
+    callbacks: Sequence[Callback] = (),
+    progress: bool | Reporter = False,
 ) -> FitResult:
-    """See `Trainer.fit`."""
-    target = _target(trainer, max_samples, max_sweeps)
-    every = {"validate_every": validate_every, "save_every": save_every}
-    for name, samples in every.items():
-        if samples is not None:
-            checked_integer(samples, name, least=1)
-    if validate_every is not None and trainer.validation is None:
-        raise ValueError("validate_every= needs something to validate on: pass validation= to Trainer")
-    if save_every is not None and trainer.folder is None:
-        raise ValueError("save_every= needs a folder to save into: pass folder= to Trainer")
-    # Before the first step, not hours later.
-    if validate_every is not None and trainer.validation is None:
-        raise ValueError("validate_every needs something to validate on: pass validation= to Trainer")
-    if save_every is not None and not trainer.has_folder:
-        raise ValueError("save_every needs a place for checkpoints: pass folder= to Trainer")
-    reporter = ProgressLine() if progress is True else progress or None
-    validation: Validation | None = None
-    validated = saved = trainer.nominal_time if trainer.step else -1
-    stopped = "max_samples"
-    result: StepResult | None = None
-    try:
-        while trainer.nominal_time < target:
-            result = trainer.train_at_most(min(trainer.minibatch_size, int(min(target - trainer.nominal_time, 2**62))))
-            if not result:
-                stopped = "the axis has ended"
-                break
-            if reporter is not None and (trainer.step % trainer.log_every == 0 or result.interval[1] >= target):
-                reporter.step(result, int(target) if target < math.inf else 0)
-            if validate_every is not None and _crosses(result.interval, validate_every):
-                validation, validated = trainer.validate(), trainer.nominal_time
-                if reporter is not None:
-                    reporter.validation(validation)
-            reasons = [reason for callback in callbacks if (reason := callback(trainer, result))]
-            if save_every is not None and _crosses(result.interval, save_every):
-                trainer.save_checkpoint()
-                saved = trainer.nominal_time
-            if reasons:
-                stopped = "; ".join(reasons)
-                break
-        trainer.look()
-        done = trainer.nominal_time >= target or (result is not None and not result)
-        if done and validate_every is not None and validated != trainer.nominal_time:
-            validation = trainer.validate()
-            if reporter is not None:
-                reporter.validation(validation)
-        if save_every is not None and saved != trainer.nominal_time:
-            trainer.save_checkpoint()
-    finally:
-        if reporter is not None:
-            reporter.close()
-    return FitResult(step=trainer.step, nominal_time=trainer.nominal_time, validation=validation, stopped=stopped)
+    """Train up to a limit: samples of nominal time, sweeps or steps, counted from 0 also after a resume.
 
-
-def _target(trainer: "Trainer", max_samples: int | None, max_sweeps: int | None) -> float:
-    """The nominal time to train up to."""
-    targets = [math.inf]
-    if max_samples is not None:
-        targets.append(checked_integer(max_samples, "max_samples", least=1))
-    if max_sweeps is not None:
-        if trainer.source is None:
-            raise ValueError("max_sweeps counts sweeps of a source, and this Trainer has none")
-        targets.append(checked_integer(max_sweeps, "max_sweeps", least=1) * len(trainer.source.dataset))
-    return min(targets)
-
-
-def _crosses(interval: tuple[int, int], every: int) -> bool:
-    """Whether the interval reaches or crosses a multiple of `every`, other than where it begins.
-
-    >>> _crosses((64, 128), 100), _crosses((128, 192), 100), _crosses((100, 150), 100)
-    (True, False, False)
+    max_seconds: of this call; the step under way is finished, and nothing is validated at the end.
+    validate_every: samples (an integer), `every.Steps(n)` or `every.Sweeps(n)`; and at the end. validate_first: also
+    before the first step of the run. save_every: likewise or `every.Minutes(n)`, or several of them; and at the end.
+    patience, min_improvement, absolute, watch, mode, since: see `best.Watch`; without patience nothing stops early.
+    restore_best: when training ends, and on Ctrl-C, the model gets the weights of its best validation; the checkpoint
+    of the end has the last ones, so that a resume goes on from there.
+    stop_on_signals: Ctrl-C and SIGTERM finish the step and save, and `fit` returns, with `exit_code`.
+    callbacks: called with (trainer, result) after every step, see callbacks/hooks.py; a text they return ends the
+    training and is the reason. progress: True for a progress line on stderr, or any reporter.
     """
-    return interval[1] // every > interval[0] // every
+    limits = _limits(trainer, max_samples, max_sweeps, max_steps, max_seconds)
+    if trainer.validation is None:
+        wanted = {"validate_every": validate_every, "validate_first": validate_first, "patience": patience}
+        for name, value in {**wanted, "restore_best": restore_best}.items():
+            if value is not None and value is not False:
+                raise ValueError(f"{name}= needs something to validate on: pass validation= to Trainer")
+    if (patience is not None or restore_best) and validate_every is None:
+        raise ValueError(
+            f"{'patience' if patience is not None else 'restore_best'}= needs validations: pass validate_every="
+        )
+    if save_every is not None and not trainer.has_folder:
+        raise ValueError("save_every= needs a folder to save into: pass folder= to Trainer")
+    rows = _rows(trainer)
+    run = _Run(
+        trainer,
+        limits,
+        validate=every.due(validate_every, "validate_every", rows, minutes=False),
+        save=[every.due(one, "save_every", rows) for one in _several(save_every)],
+        watch=Watch(
+            name=watch, mode=mode, patience=patience, min_improvement=min_improvement, absolute=absolute, since=since
+        ),
+        restore_best=restore_best,
+        hooks=Hooks(callbacks),
+        told=Told(ProgressLine() if progress is True else progress or None),
+    )
+    with ExitStack() as stack:
+        signals = [callback for callback in callbacks if isinstance(callback, StopBetweenSteps)]
+        if stop_on_signals:
+            signals.append(stack.enter_context(StopBetweenSteps()))
+        return run.train(signals, validate_first=validate_first, validate_last=validate_every is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How far to train: nominal time, steps (both of the run), and seconds of this call; infinite where there is none.
+
+    name: of the limit on nominal time, as the caller gave it.
+    """
+
+    samples: float = math.inf
+    steps: float = math.inf
+    seconds: float = math.inf
+    name: str = "max_samples"
+
+
+def _limits(
+    trainer: "Trainer", max_samples: int | None, max_sweeps: int | None, max_steps: int | None, seconds: float | None
+) -> Limits:
+    samples, name = math.inf, "max_samples"
+    if max_samples is not None:
+        samples = checked_integer(max_samples, "max_samples", least=1)
+    if max_sweeps is not None:
+        rows = _rows(trainer)
+        if rows is None:
+            raise ValueError("max_sweeps= counts sweeps of a source, and this Trainer has none")
+        of_sweeps = checked_integer(max_sweeps, "max_sweeps", least=1) * rows
+        samples, name = (of_sweeps, "max_sweeps") if of_sweeps < samples else (samples, name)
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"max_seconds={seconds!r}: expected a number above 0")
+    return Limits(
+        samples=samples,
+        steps=math.inf if max_steps is None else checked_integer(max_steps, "max_steps", least=1),
+        seconds=math.inf if seconds is None else seconds,
+        name=name,
+    )
+
+
+def _rows(trainer: "Trainer") -> int | None:
+    """The rows of a sweep, None where there is no source."""
+    return None if trainer.source is None else len(trainer.source.dataset)
+
+
+def _several(save_every: Save) -> Sequence[Every]:
+    if save_every is None:
+        return ()
+    return save_every if isinstance(save_every, Sequence) else (save_every,)
+
+
+class _Run:
+    """One call of `fit`: what is to happen when, and what has happened."""
+
+    def __init__(
+        self,
+        trainer: "Trainer",
+        limits: Limits,
+        *,
+        validate: every.Due,
+        save: Sequence[every.Due],
+        watch: Watch,
+        restore_best: bool,
+        hooks: Hooks,
+        told: Told,
+    ) -> None:
+        self.trainer = trainer
+        self.limits = limits
+        self.validate_due = validate
+        self.save_due = save
+        self.watch = watch
+        self.best = BestWeights(trainer, watch) if restore_best else None
+        self.hooks = hooks
+        self.told = told
+        self.validation: Validation | None = None
+        self.saved = trainer.nominal_time if trainer.step else -1
+        self.reasons: list[str] = []
+        self.target = trainer.target = self._shown_target()
+
+    def train(
+        self, signals: Sequence[StopBetweenSteps], *, validate_first: bool, validate_last: bool
+    ) -> FitResult:
+        """Everything, from `on_begin` to `on_end`."""
+        reason = "an exception"
+        try:
+            self._begin()
+            if validate_first and not self.trainer.step and not self._validated():
+                self._validate()
+            # A run that had lost its patience before it was resumed has lost it still.
+            if not self.reasons and (why := self.watch.stopped(self.trainer.history)):
+                self.reasons.append(why)
+            ended = None if self.reasons else self._steps(signals)
+            self.trainer.look()
+            finished = ended is not None
+            if finished and validate_last and not self._validated():
+                self._validate()
+            stop = next((stop for stop in signals if stop.signal is not None), None)
+            if self.saved != self.trainer.nominal_time and (self.save_due or (stop and self.trainer.has_folder)):
+                self._save()
+            reason = ended or "; ".join(self.reasons)
+            best = self.best.put_back() if self.best is not None else None
+        except KeyboardInterrupt:
+            reason = "KeyboardInterrupt"
+            if self.best is not None:
+                self.best.put_back()
+            raise
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self._end(reason)
+        return FitResult(
+            step=self.trainer.step,
+            nominal_time=self.trainer.nominal_time,
+            validation=self.validation,
+            stopped=reason,
+            finished=finished,
+            best=best,
+            exit_code=0 if stop is None else stop.exit_code,
+        )
+
+    def _steps(self, signals: Sequence[StopBetweenSteps]) -> str | None:
+        """Train until a limit is reached, and return its name; or until there are `reasons` to stop, and return None."""
+        trainer, limits, reasons = self.trainer, self.limits, self.reasons
+        on_step = [*self.hooks.on_step, *(stop for stop in signals if stop not in self.hooks.on_step)]
+        log_every, validate_due, save_due, told = trainer.log_every, self.validate_due, self.save_due, self.told
+        deadline = time.monotonic() + limits.seconds
+        recent: list[StepResult] = []
+        while (now := trainer.nominal_time) < limits.samples and trainer.step < limits.steps:
+            result = trainer.train_at_most(_size(trainer, now, limits.samples))
+            if not result:
+                return "the axis has ended"
+            step, interval = result.step, result.interval
+            if told.anybody:
+                recent.append(result)
+                if step % log_every == 0 or interval[1] >= limits.samples or step >= limits.steps:
+                    told.steps(recent, self.target)
+                    recent = []
+            due = False
+            if validate_due(step, interval):
+                due = self._validate()
+            for callback in on_step:
+                if (reason := callback(trainer, result)) is not None and reason:
+                    reasons.append(reason)
+            for ask in save_due:
+                due = ask(step, interval) or due
+            if due:
+                self._save()
+            if reasons:
+                return None
+            if time.monotonic() >= deadline:
+                reasons.append(f"max_seconds ({limits.seconds:g}) have passed")
+                return None
+        return limits.name if trainer.nominal_time >= limits.samples else "max_steps"
+
+    def _validate(self) -> bool:
+        """Validate, tell everybody, note reasons to stop; whether the weights are the best and must be saved."""
+        trainer = self.trainer
+        self.validation = validation = trainer.validate()
+        self.told.validation(validation)
+        reasons = [hook(trainer, validation) for hook in self.hooks.on_validation]
+        reasons.append(self.watch.stopped(trainer.history))
+        self.reasons += [reason for reason in reasons if reason]
+        return self.best is not None and self.best.look(validation)
+
+    def _validated(self) -> bool:
+        """Whether the run was validated where it stands now, in this call or before a resume."""
+        history = self.trainer.history
+        return bool(history) and history[-1].nominal_time == self.trainer.nominal_time
+
+    def _save(self) -> None:
+        path = self.trainer.save_checkpoint()
+        self.saved = self.trainer.nominal_time
+        self.told.saved(path)
+        for hook in self.hooks.on_save:
+            hook(self.trainer, path)
+
+    def _begin(self) -> None:
+        self.told.begin(self.trainer, self.target)
+        for hook in self.hooks.on_begin:
+            hook(self.trainer)
+
+    def _end(self, reason: str) -> None:
+        """Tell everybody, whatever some of them raise; the first such error is raised in the end."""
+        failed: BaseException | None = None
+        tell: list[Callable[[], None]] = [partial(hook, self.trainer, reason) for hook in self.hooks.on_end]
+        for one in [*tell, self.told.close]:
+            try:
+                one()
+            except BaseException as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _shown_target(self) -> int:
+        """The nominal time at the end, for those who show how far the run is; 0 if it is not known."""
+        trainer, limits = self.trainer, self.limits
+        size: Any = trainer.minibatch_size
+        by_steps = math.inf
+        if limits.steps < math.inf and not callable(size):
+            by_steps = trainer.nominal_time + (limits.steps - trainer.step) * size
+        target = min(limits.samples, by_steps)
+        return int(target) if target < math.inf else 0
+
+
+def _size(trainer: "Trainer", now: int, end: float) -> int:
+    """The samples of the next step: those of the run's minibatches, fewer where the limit comes before."""
+    size: Any = trainer.minibatch_size
+    if callable(size):
+        size = int(size(now))
+    return size if end - now >= size else int(end - now)

@@ -1,5 +1,6 @@
 """What one step did: its interval of nominal time and the exact value of every term."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -18,7 +19,8 @@ class StepResult(Mapping[str, float | None]):
 
     step: the number of this step, from 1. interval: [t0, t1) of nominal time. num_samples: how many samples it had.
     numerators, denominators, coefficients: of the terms, in the order of `names`. regularization: its part of the
-    total. learning_rates: one per optimizer. updated: False where there was nothing to learn from.
+    total, regularizers: that of every weight regularizer by name. learning_rates: one per optimizer. updated: False where there was nothing to learn from. overflow: whether a
+    scaled float16 gradient was too large, so that the update was left out and the scale halved.
     """
 
     __slots__ = (
@@ -31,7 +33,9 @@ class StepResult(Mapping[str, float | None]):
         "names",
         "num_samples",
         "numerators",
+        "overflow",
         "regularization",
+        "regularizers",
         "step",
         "updated",
     )
@@ -45,8 +49,10 @@ class StepResult(Mapping[str, float | None]):
         self.denominators: tuple[float, ...] = (0.0,) * len(names)
         self.coefficients: tuple[float, ...] = (1.0,) * len(names)
         self.regularization: Number = 0.0
+        self.regularizers: Mapping[str, Number] = {}
         self.learning_rates: tuple[float, ...] = ()
         self.updated = False
+        self.overflow = False
         self._grad_norm: Number = 0.0
         self._finite: bool | Tensor = True
 
@@ -74,8 +80,17 @@ class StepResult(Mapping[str, float | None]):
         self.numerators, self.denominators = tuple(numerators), tuple(denominators)
         self.coefficients = tuple(coefficients)
 
+    def losses_are_finite(self) -> bool:
+        """Whether the numerators of all terms are finite numbers."""
+        return all(math.isfinite(float(numerator)) for numerator in self.numerators)
+
     def set_grad_norm(self, norm: Number) -> None:
         self._grad_norm = norm
+
+    @property
+    def finite_flag(self) -> Tensor | None:
+        """The same as a bool tensor () that nobody has waited for; None where it is known on the host."""
+        return self._finite if isinstance(self._finite, Tensor) else None
 
     def set_finite(self, finite: bool | Tensor) -> None:
         self._finite = finite

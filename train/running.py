@@ -6,10 +6,12 @@ out/ledger.jsonl, validation.jsonl, checkpoints/    see folder.py
 out/result.json      of a finished run: values on held-out data, digest of the parameters
 """
 
+import inspect
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,10 @@ import torch
 from minibatch import MinibatchSource, rng
 from minibatch.errors import CheckpointError
 from minibatch.storage import write_atomically
-from minibatch.train import recipes
+from minibatch.train import recipes, user_code
+from minibatch.train.best import Watch
 from minibatch.train.checkpoint import checkpoints_in
-from minibatch.train.config import RunConfig, described, save_config
+from minibatch.train.config import Prepared, RunConfig, described, differences, save_config
 from minibatch.train.digest import parameters_digest
 from minibatch.train.ledger import Lines
 from minibatch.train.lock import FolderLock
@@ -33,21 +36,62 @@ CONFIG, RESULT = "config.json", "result.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How a run ended: finished, or stopped for a reason; values on held-out data are those of a finished run."""
+    """How a run ended: finished, or stopped for a reason; values on held-out data are those of a finished run.
+
+    stopped: why it is not finished, None if it is. ended_by: what ended it in any case: "max_samples", or patience.
+    """
 
     step: int
     nominal_time: int
     stopped: str | None
+    ended_by: str
     validation: Mapping[str, float | None]
     parameters_digest: str
     checkpoint: Path
 
 
-def options_for(recipe: str, out: Path, given: Mapping[str, Any], *, resume: bool) -> dict[str, Any]:
-    """The options of a run: those given, on a resume over those it was begun with.
+def load_config(folder: str | os.PathLike[str], say: Callable[[str], None] = announce) -> RunConfig:
+    """The configuration of the run in `folder`, made again by its recipe from what its config.json says.
 
-    Raises CheckpointError where `out` holds a run and `resume` was not asked for, or the other way round, or another
-    recipe's.
+    What comes out otherwise than it is written there (the recipe's file has changed since) is told to `say`. Raises
+    CheckpointError where the folder holds no configuration, or a damaged one.
+
+    >>> load_config("nowhere")
+    Traceback (most recent call last):
+    minibatch.errors.CheckpointError: nowhere holds no run: it has no config.json
+    """
+    path = Path(folder) / CONFIG
+    saved = saved_config(Path(folder))
+    if saved is None:
+        raise CheckpointError(f"{folder} holds no run: it has no {CONFIG}")
+    chosen = saved.get("set", {})
+    below = {name: value for name, value in chosen.items() if name.partition(".")[0] not in saved["options"]}
+    config = replace(recipes.configure(saved["recipe"], {**saved["options"], **below}), set=chosen)
+    for line in differences(saved, described(config)):
+        say(f"{path} says otherwise than its recipe now: {line}")
+    return config
+
+
+def saved_config(folder: Path) -> dict[str, Any] | None:
+    """What config.json of a run says, None without one; CheckpointError if it is damaged."""
+    try:
+        saved = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        if not (isinstance(saved["recipe"], str) and isinstance(saved["options"], dict)):
+            raise TypeError("'recipe' must be a text and 'options' an object")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder / CONFIG} is damaged: {error!r}") from None
+    assert isinstance(saved, dict)
+    return saved
+
+
+def config_for(recipe: str, out: Path, changes: Mapping[str, Any], *, resume: bool) -> RunConfig:
+    """The configuration of a run: that of the recipe with `changes`, on a resume over those it was begun with.
+
+    A resumed run follows its recipe as it is now, so what was edited there since takes effect, except for what had been
+    set by hand. Raises CheckpointError where `out` holds a run and `resume` was not asked for, or the other way round,
+    or another recipe's, or one with another seed.
     """
     if not resume:
         if (out / CONFIG).exists() or checkpoints_in(out / "checkpoints"):
@@ -56,22 +100,33 @@ def options_for(recipe: str, out: Path, given: Mapping[str, Any], *, resume: boo
                 f"{out} already holds a run ({steps:,} steps in its ledger): pass --resume to go on with it, or choose "
                 "another folder"
             )
-        return dict(given)
-    try:
-        config = json.loads((out / CONFIG).read_text(encoding="utf-8"))
-        saved_recipe, saved = config["recipe"], dict(config["options"])
-    except FileNotFoundError:
-        raise CheckpointError(f"{out} holds no run to resume; leave out --resume to begin one") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{out / CONFIG} is damaged: {error!r}") from None
-    if saved_recipe != recipe:
-        raise CheckpointError(f"{out} holds a run of the recipe {saved_recipe}, not of {recipe}")
-    if given.get("seed", saved.get("seed")) != saved.get("seed"):
+        return recipes.configure(recipe, changes)
+    saved = saved_config(out)
+    if saved is None:
+        raise CheckpointError(f"{out} holds no run to resume; leave out --resume to begin one")
+    if not recipes.same(saved["recipe"], recipe):
+        raise CheckpointError(f"{out} holds a run of the recipe {saved['recipe']}, not of {recipe}")
+    config = recipes.configure(recipe, merged(saved.get("set", saved["options"]), changes))
+    if config.seed != saved.get("seed", config.seed):
         raise CheckpointError(
-            f"{out} holds a run with seed {saved.get('seed')}, which a resume cannot change (given: {given['seed']}): "
+            f"{out} holds a run with seed {saved['seed']}, which a resume cannot change (given: {config.seed}): "
             "leave out --seed, or begin another run in another folder"
         )
-    return {**saved, **given}
+    return config
+
+
+def merged(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes by dotted path over earlier ones: what is set as a whole forgets what had been set inside it.
+
+    >>> merged({"a.b": 1, "c": 2}, {"a": 3})
+    {'c': 2, 'a': 3}
+    """
+    kept = {
+        name: value
+        for name, value in before.items()
+        if not any(name == path or name.startswith(f"{path}.") for path in after)
+    }
+    return {**kept, **after}
 
 
 def run_recipe(
@@ -85,20 +140,24 @@ def run_recipe(
     callbacks: Sequence[Callback] = (),
     say: Callable[[str], None] = announce,
 ) -> Outcome:
-    """Begin or resume the run of a recipe in the folder `out`, up to its `max_samples`; errors: see `options_for`."""
+    """Begin or resume the run of a recipe in the folder `out`, up to its `max_samples`.
+
+    options: changes by name or dotted path, see `recipes.configure`; errors: see `config_for`.
+    """
     recipes.find(recipe)  # an unknown name is an error before anything is looked at
-    config = recipes.configure(recipe, options_for(recipe, out, options, resume=resume))
+    config = config_for(recipe, out, options, resume=resume)
     lock = FolderLock(out)  # two runs that begin at once must not both make the data
     try:
         prepared = config.data(out / "data" if data is None else data)
     finally:
         lock.release()
     with (
+        user_code.places_noted(),
         torch_threads(config.threads, say),
-        MinibatchSource(prepared.train, seed=config.seed, transforms=config.transforms) as source,
+        opened_source(config, prepared) as source,
         make_trainer(config, source, out, say) as trainer,
+        opened_validation(config, prepared) as trainer.validation,
     ):
-        trainer.validation = prepared.valid
         if resume and checkpoints_in(out / "checkpoints"):
             restored = trainer.restore_from_checkpoint()
             say(f"resumed after step {restored.step:,}, at nominal time {restored.nominal_time:,}")
@@ -114,14 +173,15 @@ def run_recipe(
             trainer.save_checkpoint()  # so that a run killed at any moment can be resumed
         ended = trainer.fit(
             max_samples=config.max_samples,
-            validate_every=config.validate_every,
-            save_every=config.save_every,
             callbacks=callbacks,
             progress=reporter or False,
+            **_taken(Trainer.fit, config, OF_FIT),
         )
-        finished = trainer.nominal_time >= config.max_samples
-        validation = ended.validation
-        if finished and validation is None and prepared.valid is not None:
+        # Patience is a function of the validations, so a run that it has ended is finished however often it is resumed.
+        impatient = config.patience is not None and watch_of(config).stopped(trainer.history) is not None
+        finished = trainer.nominal_time >= config.max_samples or impatient
+        validation = ended.best or ended.validation
+        if finished and validation is None and trainer.validation is not None:
             validation = trainer.validate(record=False)
         outcome = Outcome(
             step=trainer.step,
@@ -130,6 +190,7 @@ def run_recipe(
             validation={} if validation is None else dict(validation),
             parameters_digest=parameters_digest(trainer.model),
             checkpoint=checkpoints_in(out / "checkpoints")[-1],
+            ended_by=ended.stopped,
         )
         if finished:
             save_result(out, config, outcome)
@@ -149,30 +210,84 @@ def torch_threads(threads: int | None, say: Callable[[str], None]) -> Iterator[N
         torch.set_num_threads(before)
 
 
+@contextmanager
+def opened_source(config: RunConfig, prepared: Prepared) -> Iterator[Any]:
+    """The source that a run trains on, closed at the end: `config.source`'s, or one of the training data."""
+    if config.source is None:
+        with MinibatchSource(prepared.train, seed=config.seed, transforms=config.transforms) as source:
+            yield source
+        return
+    with closing(config.source(prepared, config.seed)) as source:
+        yield source
+
+
+@contextmanager
+def opened_validation(config: RunConfig, prepared: Prepared) -> Iterator[Any]:
+    """What a run is measured on, closed at the end: `config.validation_source`'s, or the folder of held-out data."""
+    if config.validation_source is None:
+        yield prepared.valid
+        return
+    with closing(config.validation_source(prepared, config.seed)) as source:
+        yield source
+
+
+# Fields of the configuration that go to the Trainer, and to its `fit`, under their own names.
+OF_TRAINER = (
+    "minibatch_size", "microbatch_size", "inputs", "seed", "schedules", "regularizers", "clip", "clip_grad_norm",
+    "averaging", "promise", "leaf_size", "batch_norm", "precision", "compile", "metrics", "keep_last", "log_every",
+    "foreign_noise", "on_nonfinite", "spikes", "check_unreached",
+)  # fmt: skip
+OF_FIT = (
+    "validate_every", "validate_first", "save_every", "patience", "min_improvement", "absolute", "watch", "mode",
+    "restore_best",
+)  # fmt: skip
+
+
+def watch_of(config: RunConfig) -> Watch:
+    """What of the validations decides when the run ends, and which weights are its best."""
+    return Watch(
+        name=config.watch,
+        mode=config.mode,
+        patience=config.patience,
+        min_improvement=config.min_improvement,
+        absolute=config.absolute,
+    )
+
+
 def make_trainer(
-    config: RunConfig, source: MinibatchSource, out: Path, say: Callable[[str], None] = announce
+    config: RunConfig, source: Any, out: Path | None, say: Callable[[str], None] = announce, **options: Any
 ) -> Trainer:
-    """The Trainer of a configuration: its model's first weights are drawn with a key of the run's seed."""
+    """The Trainer of a configuration: its model's first weights are drawn with a key of the run's seed.
+
+    options: of `Trainer`, over those of the configuration.
+    """
     model = config.model(seed=rng.key(config.seed, "init"))
     return Trainer(
         model,
         config.terms,
         config.optimizers(model),
         source,
-        config.minibatch_size,
-        config.microbatch_size,
-        config.inputs,
-        config.seed,
-        schedules=config.schedules,
-        regularizers=config.regularizers,
-        clip_grad_norm=config.clip_grad_norm,
-        metrics=config.metrics,
-        folder=out,
-        keep_last=config.keep_last,
-        log_every=config.log_every,
-        config=described(config),
-        announce=say,
+        **{
+            **_taken(Trainer, config, OF_TRAINER),
+            "folder": out,
+            # Without what was chosen by hand, which a checkpoint's list of changes would only say twice.
+            "config": {name: value for name, value in described(config).items() if name != "set"},
+            "announce": say,
+            **options,
+        },
     )
+
+
+def _taken(function: Callable[..., Any], config: RunConfig, names: Sequence[str]) -> dict[str, Any]:
+    """The fields `names` of the configuration as arguments; those that `function` does not have must be at rest."""
+    parameters = inspect.signature(function).parameters
+    others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    rest = {field.name: field.default for field in fields(RunConfig)}
+    return {
+        name: getattr(config, name)
+        for name in names
+        if others or name in parameters or getattr(config, name) != rest[name]
+    }
 
 
 def save_result(out: Path, config: RunConfig, outcome: Outcome) -> None:

@@ -1,11 +1,13 @@
 """Saving and restoring a Trainer: what goes into a checkpoint, what must agree on the way back, and what may differ."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from minibatch.errors import CheckpointError
 from minibatch.models.noise import KeyedNoise
@@ -13,9 +15,13 @@ from minibatch.train import checkpoint, state
 from minibatch.train.config import described, differences
 from minibatch.train.environment import environment
 from minibatch.train.folder import RunFolder
+from minibatch.train.history import as_document, as_validation
+from minibatch.train.rates import entries_in_motion
 
 if TYPE_CHECKING:
     from minibatch.train.trainer import Trainer
+
+AVERAGED = "averaged/"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +40,7 @@ def save(trainer: "Trainer", folder: RunFolder | None, path: Path | None) -> Pat
     trainer.refuse_half_a_step()
     content = checkpoint.Content(
         model=state.model_tensors(trainer.model),
-        optimizer=state.optimizer_tensors(trainer.optimizers, trainer.owned),
+        optimizer={**state.optimizer_tensors(trainer.optimizers, trainer.owned), **averaged_tensors(trainer)},
         state={
             "format": checkpoint.FORMAT,
             "created_by": f"minibatch-timeline {_version()}",
@@ -43,6 +49,9 @@ def save(trainer: "Trainer", folder: RunFolder | None, path: Path | None) -> Pat
             "seed": trainer.seed,
             "source": None if trainer.source is None else trainer.source.get_checkpoint_state(),
             "optimizers": state.optimizer_document(trainer.optimizers, trainer.owned),
+            "history": [as_document(validation) for validation in trainer.history],
+            "precision": trainer.precision.state(),
+            "averaging": None if trainer.averaging is None else trainer.averaging.since,
             "settings": settings(trainer),
             "environment": environment(trainer.model, trainer.optimizers),
             "config": described(trainer.config),
@@ -84,16 +93,24 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
     if (saved["source"] is None) != (trainer.source is None):
         sides = ["without a source" if side is None else "with a source" for side in (saved["source"], trainer.source)]
         raise CheckpointError(f"the checkpoint {path} was made {sides[0]}, this Trainer is {sides[1]}")
+    now_here = environment(trainer.model, trainer.optimizers)
+    check_bits(trainer.promise, saved["settings"], saved["environment"], now_here, override)
     if trainer.source is not None:
-        trainer.source.restore_from_checkpoint(saved["source"], override)
+        trainer.source.restore_from_checkpoint(saved["source"], [o for o in override if o != "environment"])
     trainer.model.load_state_dict(dict(content.model))
-    state.load_optimizers(trainer.optimizers, trainer.owned, content.optimizer, saved["optimizers"])
+    averaged = {name[len(AVERAGED) :]: t for name, t in content.optimizer.items() if name.startswith(AVERAGED)}
+    entries = {name: tensor for name, tensor in content.optimizer.items() if not name.startswith(AVERAGED)}
+    state.load_optimizers(trainer.optimizers, trainer.owned, entries, saved["optimizers"])
+    if trainer.averaging is not None:
+        trainer.averaging.load(averaged, saved.get("averaging"))
+    trainer.precision.restore(saved.get("precision") or {})
+    trainer.history[:] = [as_validation(document) for document in saved.get("history", [])]
     trainer.take_position(saved["step"], saved["nominal_time"])
     if folder is not None:
         folder.resume_at()
     now: dict[str, Any] = {
         "settings": settings(trainer),
-        "environment": environment(trainer.model, trainer.optimizers),
+        "environment": now_here,
         "config": described(trainer.config),
     }
     changes = differences(saved["settings"], now["settings"])
@@ -121,13 +138,19 @@ def settings(trainer: "Trainer") -> dict[str, Any]:
     opened = {} if trainer.source is None else trainer.source.arguments
     return {
         "promise": trainer.promise,
-        "minibatch_size": trainer.minibatch_size,
+        "leaf_size": trainer.streams.leaf_size,
+        "batch_norm": trainer.batch_norm,
+        "precision": trainer.precision.name,
+        "compile": described(trainer.compiled),
+        "averaging": None if trainer.averaging is None else described(trainer.averaging.ema),
+        "minibatch_size": described(trainer.minibatch_size),
         "microbatch_size": trainer.microbatch_size,
         "inputs": described(trainer.inputs),
         "terms": {term.name: described(term) for term in trainer.terms},
         "optimizers": _without_scheduled_rates(trainer),
         "schedules": described(trainer.schedules),
         "regularizers": described(trainer.regularizers),
+        "clip": described(trainer.clip),
         "clip_grad_norm": trainer.clip_grad_norm,
         "noise": {name: f"{type(m).__name__}({m.extra_repr()})" for name, m in layers if isinstance(m, KeyedNoise)},
         "foreign_noise": trainer.foreign_noise,
@@ -137,13 +160,38 @@ def settings(trainer: "Trainer") -> dict[str, Any]:
     }
 
 
+def check_bits(
+    promise: str,
+    settings: Mapping[str, Any],
+    saved: Mapping[str, Any],
+    now: Mapping[str, Any],
+    override: Sequence[str],
+) -> None:
+    """Refuse to go on with a run of the promise "bits" where something else would compute other bits."""
+    if promise != "bits" or settings.get("promise") != "bits" or "environment" in override:
+        return
+    changes = differences(dict(saved), dict(now))
+    if changes:
+        raise CheckpointError(
+            f"the run promises 'bits', but what they depend on has changed: {'; '.join(changes)}. Bring it back, or "
+            "pass override=['environment'] to go on with other last bits"
+        )
+
+
+def averaged_tensors(trainer: "Trainer") -> dict[str, Tensor]:
+    """The averaged weights, named "averaged/name"."""
+    if trainer.averaging is None:
+        return {}
+    return {f"{AVERAGED}{name}": tensor for name, tensor in trainer.averaging.tensors().items()}
+
+
 def _without_scheduled_rates(trainer: "Trainer") -> list[dict[str, Any]]:
     """The optimizers' settings; a rate that a schedule sets says only where the run stands."""
     documents = state.settings_of(trainer.optimizers, trainer.owned)
-    for document, schedule in zip(documents, trainer.schedules, strict=True):
-        if schedule is not None:
-            for group in document["groups"]:
-                group.pop("lr", None)
+    for document, optimizer, schedule in zip(documents, trainer.optimizers, trainer.schedules, strict=True):
+        for group, live in zip(document["groups"], optimizer.param_groups, strict=True):
+            for entry in entries_in_motion(live, scheduled=schedule is not None):
+                group.pop(entry, None)
     return documents
 
 

@@ -8,9 +8,9 @@ never a reduction. A term whose D is 0 in a minibatch is absent: it contributes 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -39,6 +39,10 @@ class Term:
         None        nothing: the sum
     coefficient: a number, or a function of nominal time (samples) evaluated at the beginning of the step.
 
+    over: "sample" for a loss whose value of a sample depends on that sample alone; "minibatch" for one that compares
+    the samples of a minibatch with each other and must see the outputs of all of them at once, whatever the microbatch.
+    stream: which source the term is of, where a run has several.
+
     >>> term = Term("class", lambda outputs, batch: outputs["loss"], weight="importance", coefficient=0.3)
     >>> term.denominator
     'weights'
@@ -51,6 +55,8 @@ class Term:
     mask: Column | None = None
     denominator: str | float | None = "weights"
     coefficient: float | Callable[[int], float] = 1.0
+    over: Literal["sample", "minibatch"] = "sample"
+    stream: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
@@ -67,6 +73,8 @@ class Term:
             )
         if not callable(self.coefficient) and not math.isfinite(self.coefficient):
             raise ValueError(f"term {self.name!r}: coefficient={self.coefficient!r} is not a finite number")
+        if self.over not in ("sample", "minibatch"):
+            raise ValueError(f"term {self.name!r}: over={self.over!r}, expected 'sample' or 'minibatch'")
 
 
 class Share:
@@ -81,6 +89,7 @@ class Share:
         "coefficient",
         "denominator",
         "keep",
+        "leaves",
         "numerator",
         "per_value",
         "term",
@@ -99,6 +108,7 @@ class Share:
         self.trailing = 0  # values per weight: 0 until the first microbatch
         self.denominator = total
         self.numerator: float | Tensor = 0.0
+        self.leaves: list[float | Tensor] = []  # the numerators of leaves, where their order must not matter
         self.bad_rows: list[int] = []  # whose loss was not finite, where that was seen
 
     @property
@@ -144,9 +154,33 @@ class Share:
             values = values.where(self._stretch(self.keep, values, start, stop), 0.0)
         return (values * weights.to(dtype)).sum(dtype=dtype)
 
-    def seed(self, values: Tensor, start: int, stop: int) -> Tensor:
-        """coefficient · w·m / D of every value: the gradient of the objective with respect to `values`."""
-        scale = self.coefficient / self.denominator
+    def gather(self, numerator: float | Tensor, *, exact: bool) -> None:
+        """Add the numerator of a microbatch; with `exact`, keep it until `add_up`."""
+        if exact:
+            self.leaves.append(numerator)
+        else:
+            self.numerator = self.numerator + numerator
+
+    def add_up(self, sum_of: Callable[[Sequence[float]], float]) -> None:
+        """Complete the numerator from those of the leaves, in a way that does not depend on their order."""
+        if not self.leaves:
+            return
+        if isinstance(self.leaves[0], Tensor):
+            self.numerator = torch.stack([torch.as_tensor(leaf) for leaf in self.leaves]).sort().values.sum()
+        else:
+            self.numerator = sum_of([float(leaf) for leaf in self.leaves])
+        self.leaves = []
+
+    def is_finite(self) -> bool:
+        """Whether a numerator on the host is a finite number."""
+        return not isinstance(self.numerator, float) or self.numerator - self.numerator == 0.0
+
+    def seed(self, values: Tensor, start: int, stop: int, loss_scale: float = 1.0) -> Tensor:
+        """coefficient · w·m / D of every value: the gradient of the objective with respect to `values`.
+
+        loss_scale: a power of two that everything is multiplied by.
+        """
+        scale = loss_scale * self.coefficient / self.denominator
         if self.weights is None:
             return torch.full_like(values, scale)
         weights = (

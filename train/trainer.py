@@ -1,8 +1,9 @@
 """Trainer: one step is an interval of nominal time. It holds model, optimizers, source and the folder of the run.
 
 What it promises (`promise=`): "math", the default, that the gradient is the same real-number expression for any cut
-into microbatches and any resume; "data", that samples, weights and noise are the same, which is all that can be kept
-with statistics over a batch. No state of a random generator is saved or needed.
+into microbatches and any resume; "bits", that it is so in every bit, computed leaf by leaf; "data", that samples,
+weights and noise are the same, which is all that can be kept with statistics over a batch. No state of a random
+generator is saved or needed.
 """
 
 import os
@@ -17,27 +18,34 @@ from torch.optim import Optimizer
 
 from minibatch import Dataset, MinibatchSource, rng
 from minibatch.arguments import checked_integer
-from minibatch.batch import Batch
 from minibatch.models import noise
-from minibatch.train import checks, foreign, loop, saving
-from minibatch.train.batches import Inputs, Samples, TensorBatch, forward_function
+from minibatch.train import batch_statistics, checks, foreign, loop, saving
+from minibatch.train.averaging import EMA, Averaging
+from minibatch.train.batches import Inputs
 from minibatch.train.checks import Promise
+from minibatch.train.clipping import Clip
 from minibatch.train.errors import NonFiniteError, TrainingError
+from minibatch.train.exact_sum import ExactSum
 from minibatch.train.folder import RunFolder
 from minibatch.train.foreign import ForeignNoise
-from minibatch.train.gradient import Gradient
+from minibatch.train.gradient import Gradient, Part
 from minibatch.train.guard import Buffers, Found, Policy, watch_for
+from minibatch.train.history import values_of
 from minibatch.train.metrics import Metric
 from minibatch.train.ownership import owned_parameters, unreached_message
+from minibatch.train.precision import Precision, PrecisionName
 from minibatch.train.progress import Reporter
 from minibatch.train.progress import announce as print_to_stderr
-from minibatch.train.regularizers import Regularization, WeightL2
+from minibatch.train.rates import Values
+from minibatch.train.regularizers import Recorder, Regularization, Regularizer
 from minibatch.train.result import StepResult, fetch_all
 from minibatch.train.saving import Restored
 from minibatch.train.schedules import Schedule
-from minibatch.train.terms import Share, Term, plan
+from minibatch.train.streams import Given, Source, Streams
+from minibatch.train.terms import Share, Term
 from minibatch.train.update import Update
 from minibatch.train.validation import Validation, evaluate
+
 
 
 class Trainer:
@@ -45,11 +53,17 @@ class Trainer:
 
     model: parameters on one device, in the mode (train or eval) you want; its dropout layers from `models.noise`.
     terms: one `Term` or several. optimizers: one torch optimizer or several, over disjoint parameters.
-    source: a `MinibatchSource`, or None where every step is given its samples. minibatch_size: samples of nominal time
-    per step. microbatch_size: at most so many samples go through the model at once (None: all); it changes no result.
-    inputs: what the model is called with: a field, several, or a function (model, batch) -> outputs.
-    seed: of the noise layers, by default that of the source. schedules: a function of nominal time for each optimizer,
-    or None where its rate stays. regularizers: see regularizers.py. clip_grad_norm: the largest 2-norm of the gradient.
+    source: a `MinibatchSource`, a `JointSource` of several, or None where every step is given its samples.
+    minibatch_size: samples of nominal time per step, or a schedule of it. microbatch_size: at most so many samples go
+    through the model at once (None: all); it changes no result.
+    inputs: what the model is called with: a field, several, or a function (model, batch) -> outputs; of several sources
+    a mapping from their names. seed: of the noise layers, by default that of the source.
+
+    schedules: a function of nominal time for each optimizer, or None where its rate stays. regularizers: see
+    regularizers/. clip: see clipping.py; clip_grad_norm: the largest 2-norm of the gradient. averaging: of the weights.
+    promise: see above; with "bits", leaves of `leaf_size` samples go through the model one by one. batch_norm: "leaf",
+    "frozen" or "sync", see batch_statistics.py. precision: "bf16" or "fp16" for the model's arithmetic. compile: True,
+    or options, for `torch.compile`.
 
     validation: a data set or source to measure terms and `metrics` on. folder: of the run: ledger, checkpoints, lock.
     keep_last: so many checkpoints stay. log_every: steps between log points, where values are fetched and written.
@@ -80,16 +94,22 @@ class Trainer:
         model: nn.Module,
         terms: Term | Sequence[Term],
         optimizers: Optimizer | Sequence[Optimizer],
-        source: MinibatchSource | None,
-        minibatch_size: int,
+        source: Source | None,
+        minibatch_size: int | Schedule,
         microbatch_size: int | None = None,
-        inputs: Inputs = "image",
+        inputs: Inputs | Mapping[str, Inputs] = "image",
         seed: int | None = None,
         *,
         schedules: Schedule | Sequence[Schedule | None] | None = None,
-        regularizers: Sequence[WeightL2] = (),
+        regularizers: Sequence[Regularizer] = (),
+        clip: Clip | Sequence[Clip] = (),
         clip_grad_norm: float | None = None,
+        averaging: EMA | None = None,
         promise: Promise = "math",
+        leaf_size: int = 32,
+        batch_norm: batch_statistics.Policy | None = None,
+        precision: PrecisionName | None = None,
+        compile: bool | Mapping[str, Any] = False,
         validation: MinibatchSource | Dataset | str | os.PathLike[str] | None = None,
         metrics: Sequence[Metric] = (),
         folder: str | os.PathLike[str] | None = None,
@@ -105,26 +125,26 @@ class Trainer:
         self.model = model
         self.terms = checks.checked_terms(terms)
         self.source = source
-        self.minibatch_size = checked_integer(minibatch_size, "minibatch_size", least=1)
-        self.microbatch_size = None
-        if microbatch_size is not None:
-            self.microbatch_size = checked_integer(microbatch_size, "microbatch_size", least=1)
+        self.minibatch_size = checks.checked_size(minibatch_size)
+        self.microbatch_size = checks.optional_integer(microbatch_size, "microbatch_size")
+        self.leaf_size = checked_integer(leaf_size, "leaf_size", least=1)
         self.inputs = inputs
         self.seed = rng.checked_seed(seed if seed is not None else source.seed if source is not None else 0)
         self.promise = promise
-        checks.check_statistics(model, promise, self.minibatch_size, self.microbatch_size)
+        self.batch_norm = batch_norm
+        checks.check_promise(model, self)
         self.log_every = checked_integer(log_every, "log_every", least=1)
-        if clip_grad_norm is not None and not clip_grad_norm > 0:
-            raise ValueError(f"clip_grad_norm={clip_grad_norm!r}: expected a number > 0, or None")
-        self.clip_grad_norm = clip_grad_norm
+        self.clip, self.clip_grad_norm = clip, clip_grad_norm
+        self.clips = checks.checked_clips(clip, clip_grad_norm)
         if on_nonfinite not in ("stop", "skip"):
             raise ValueError(f"on_nonfinite={on_nonfinite!r}: expected 'stop' or 'skip'")
         self.on_nonfinite = on_nonfinite
-        if keep_last is not None:
-            keep_last = checked_integer(keep_last, "keep_last", least=1)
+        keep_last = checks.optional_integer(keep_last, "keep_last")
         self.validation, self.metrics = validation, tuple(metrics)
         self.config, self.announce = config, announce
         self.step = 0
+        self.history: list[Validation] = []  # of the run, in the order of nominal time; checkpoints hold it
+        self._values: tuple[int, Values] = (0, {})
 
         self.foreign_noise = foreign_noise
         self.converted = foreign.check_noise(model, foreign_noise)
@@ -139,28 +159,54 @@ class Trainer:
         self._parameters = list(parameters.values())
         trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
         self._unreached = trainable if check_unreached else {}
-        self._unseen = {term.name for term in self.terms}
-        self._names = tuple(term.name for term in self.terms)
+        recorder = Recorder(model, self.regularizers, seed=self.seed)
+        objective = checks.checked_terms((*self.terms, *recorder.terms()))
+        self._names = tuple(term.name for term in objective)
+        self._unseen = set(self._names)
         self._time = 0
-        self._interval = (0, 0)
         self._first = True
         self._between_steps = True  # false while a step changes weights and position
+        if batch_norm == "frozen":
+            batch_statistics.freeze(model)
         self._buffers = Buffers(model)
-        watch = watch_for(self.device, self.optimizers, self._buffers)
+        self.precision = Precision(precision, self.device)
+        watch = watch_for(self.device, self.optimizers, self._buffers, self.precision)
         self._on_host = watch == "host"
+        self.averaging = None if averaging is None else Averaging(model, averaging)
+        self.compiled = compile
+        if compile:
+            model.compile(**(compile if isinstance(compile, Mapping) else {}))
         self._update = Update(
             self._parameters,
             self.optimizers,
             self.schedules,
             Regularization(self.regularizers, parameters),
-            clip_grad_norm,
+            self.clips,
             watch,
             Found(on_nonfinite, self.optimizers, self.device),
+            self.precision,
+            self.averaging,
         )
         self._unwatched: list[StepResult] = []  # whose values are still on the device
         self.noise = noise.bind(model, lambda name: rng.key(self.seed, f"noise.{name}"))
-        seeding = self._seed_foreign if foreign_noise == "allow" else None
-        self._gradient = Gradient(model, forward_function(inputs), self.noise, seeding)
+        in_leaves = promise == "bits" or batch_norm == "leaf"
+        self.streams = Streams(
+            source,
+            objective,
+            inputs,
+            self.precision,
+            microbatch_size=self.microbatch_size,
+            leaf_size=self.leaf_size if in_leaves else None,
+            device=self.device,
+        )
+        self.gradient = Gradient(
+            model,
+            self.noise,
+            self.precision,
+            exact=ExactSum(parameters) if promise == "bits" else None,
+            statistics=batch_statistics.LeafStatistics(model) if batch_norm == "leaf" else None,
+            around=recorder.around if recorder else None,
+        )
         self._folder: RunFolder | None = None
         if folder is not None:
             self._folder = RunFolder(folder, ledger=ledger, keep_last=keep_last, announce=announce)
@@ -168,18 +214,32 @@ class Trainer:
             weakref.finalize(self, self._folder.close)
 
     @property
+    def values(self) -> Values:
+        """What validations have measured so far, by name: (nominal time, value) of each, in the order of time."""
+        seen, values = self._values
+        if seen != len(self.history):
+            values = values_of(self.history)
+            self._values = (len(self.history), values)
+        return values
+
+    @property
+    def next_size(self) -> int:
+        """The minibatch size of the next step."""
+        return checks.size_at(self.minibatch_size, self.nominal_time)
+
+    @property
     def nominal_time(self) -> int:
         """Where the next minibatch begins."""
         return self._time if self.source is None else self.source.nominal_time
 
-    def train_minibatch(self, batch: Batch | Mapping[str, Any] | None = None) -> StepResult:
+    def train_minibatch(self, batch: Given | None = None) -> StepResult:
         """One step: the next minibatch of the source, or `batch`; a falsy result, and no step, at the end of the axis.
 
         batch: a `Batch` (of this source or another), or fields as arrays or tensors (n, …), which then take the next n
         places of nominal time. Raises NonFiniteError, ValueError for losses and weights that do not fit; the weights
         are then as before, and so is the source if the minibatch was its own.
         """
-        return self._train(batch, self.minibatch_size)
+        return self._train(batch, self.next_size)
 
     def train_at_most(self, samples: int) -> StepResult:
         """One step of the next `samples` samples, where a run ends; denominators stay those of `minibatch_size`."""
@@ -231,9 +291,11 @@ class Trainer:
         result = Validation(
             pairs=measured.pairs, samples=measured.samples, nominal_time=self.nominal_time, step=self.step
         )
-        if self._folder is not None and record:
-            self._folder.begin(self.step, self.nominal_time)
-            self._folder.add_validation(result)
+        if record:
+            self.history.append(result)
+            if self._folder is not None:
+                self._folder.begin(self.step, self.nominal_time)
+                self._folder.add_validation(result)
         return result
 
     def save_checkpoint(self, path: str | os.PathLike[str] | None = None) -> Path:
@@ -277,7 +339,7 @@ class Trainer:
         for result in recent:
             if self._folder is not None:
                 self._folder.add(result)
-            if not result.finite and self.on_nonfinite == "stop":
+            if not result.finite and not result.overflow and self.on_nonfinite == "stop":
                 bad = result
                 break
         if self._folder is not None:
@@ -305,18 +367,19 @@ class Trainer:
     ) -> None:
         self.close()
 
-    def _train(self, given: Batch | Mapping[str, Any] | None, size: int) -> StepResult:
+    def _train(self, given: Given | None, size: int) -> StepResult:
         if self._folder is not None and not self._folder.begun:
             self._folder.begin(self.step, self.nominal_time)
         self.refuse_half_a_step()
         self._between_steps = False
+        nominal_size = self.next_size
         try:
-            samples = self._next(size) if given is None else self._given(given)
+            taken = self.streams.take(size) if given is None else self.streams.given(given, self.nominal_time)
         except Exception:
             self._between_steps = True  # nothing was taken
             raise
-        t0, t1 = self._interval = samples.nominal_time, samples.nominal_end
-        result = StepResult(self._names, self.step, self._interval, samples.num_samples)
+        t0, t1 = taken.start, taken.stop
+        result = StepResult(self._names, self.step, (t0, t1), taken.num_samples)
         if t0 == t1:
             self._between_steps = True
             return result
@@ -324,13 +387,16 @@ class Trainer:
         if self._buffers.kept:
             self._buffers.keep()
         try:
-            batch = TensorBatch(samples)
-            shares = [plan(term, batch, nominal_size=self.minibatch_size, time=t0) for term in self.terms]
-            result.learning_rates = self._update.set_rates(t0)
+            seeding = self._seeding(t0) if self.foreign_noise == "allow" else None
+            parts = self.streams.parts(taken, nominal_size, seeding)
+            shares = self.streams.shares_of(parts)
+            result.learning_rates = self._update.set_rates(t0, t1, self.values)
             for parameter in self._parameters:
                 parameter.grad = None
             present = any(share.total for share in shares)
-            finite = self._accumulate(batch, shares) if present else True
+            finite = self._accumulate(parts, shares) if present else True
+            if finite and present:
+                self._update.curve(self.gradient, parts, result, rng.key(self.seed, "curvature", t0))
         except BaseException:
             self._buffers.put_back()
             if given is None:
@@ -339,7 +405,7 @@ class Trainer:
             raise
         if self.source is None:
             self._time = t1
-        elif isinstance(samples, Samples):
+        elif taken.from_elsewhere:
             self.source.seek(t1)
         result.take(shares)
         if present:  # without a sample of any term nothing is learnt, not even from regularizers
@@ -347,27 +413,14 @@ class Trainer:
         self._write_down(result, shares)
         return result
 
-    def _next(self, size: int) -> Batch:
-        if self.source is None:
-            raise ValueError("this Trainer has no source: give the samples of the step to train_minibatch")
-        return self.source.next_minibatch(size)
-
-    def _given(self, given: Batch | Mapping[str, Any]) -> Batch | Samples:
-        if isinstance(given, Batch):
-            return given
-        if not isinstance(given, Mapping) or not given:
-            raise TypeError(f"expected a Batch, or a mapping from fields to arrays, got {type(given).__name__}")
-        return Samples(given, time=self.nominal_time)
-
-    def _accumulate(self, host: TensorBatch, shares: Sequence[Share]) -> bool:
+    def _accumulate(self, parts: Sequence[Part], shares: Sequence[Share]) -> bool:
         """The gradient of the minibatch, in the parameters' `grad`; False if a loss was not finite."""
-        batch = host if self.device.type == "cpu" else host.on(self.device)
         if not self._first:
-            finite = self._gradient.add(batch, shares, size=self.microbatch_size, on_host=self._on_host)
+            finite = self.gradient.add(parts, on_host=self._on_host)
         else:
             self._first = False
             states = foreign.generator_states(self.device)
-            finite = self._gradient.add(batch, shares, size=self.microbatch_size, on_host=self._on_host)
+            finite = self.gradient.add(parts, on_host=self._on_host)
             if self.foreign_noise != "allow":
                 foreign.check_generators(states, foreign.generator_states(self.device))
         if self._unreached and finite:  # else backward did not run
@@ -384,7 +437,7 @@ class Trainer:
             self._folder.add(result)
         if self._update.watch != "device" and not result.finite:
             self._buffers.put_back()
-            if self.on_nonfinite == "stop":
+            if self.on_nonfinite == "stop" and not result.overflow:
                 self.look()
                 self._stop(result, shares)
         if result.step % self.log_every == 0:
@@ -425,8 +478,13 @@ class Trainer:
         if self.source is not None:
             self.source.seek(time)
 
-    def _seed_foreign(self, start: int, stop: int) -> None:
-        foreign.seed_generators(rng.key(self.seed, "foreign noise", self._interval[0] + start), self.device)
+    def _seeding(self, time: int) -> Callable[[int, int], None]:
+        """What seeds torch's global generators before each microbatch of the step at `time`."""
+
+        def seed(start: int, stop: int) -> None:
+            foreign.seed_generators(rng.key(self.seed, "foreign noise", time + start), self.device)
+
+        return seed
 
 
 def _one_per_optimizer(

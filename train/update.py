@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from minibatch.train.averaging import Averaging
+from minibatch.train.clipping import Clip
+from minibatch.train.curvature import products_for
+from minibatch.train.gradient import Gradient, Part
 from minibatch.train.guard import Found, Watch
+from minibatch.train.precision import Precision
+from minibatch.train.rates import Values, set_rates
 from minibatch.train.regularizers import Regularization
 from minibatch.train.result import StepResult
 from minibatch.train.schedules import Schedule
@@ -16,7 +22,7 @@ from minibatch.train.schedules import Schedule
 class Update:
     """Applies the gradients in the `grad` of `parameters`; made once per run.
 
-    watch: where it is decided whether the gradient is finite, see guard.py. clip: the largest 2-norm, or None.
+    watch: where it is decided whether the gradient is finite, see guard.py. clips: applied in their order.
     """
 
     def __init__(
@@ -25,23 +31,28 @@ class Update:
         optimizers: Sequence[Optimizer],
         schedules: Sequence[Schedule | None],
         regularization: Regularization,
-        clip: float | None,
+        clips: Sequence[Clip],
         watch: Watch,
         found: Found,
+        precision: Precision,
+        averaging: Averaging | None,
     ) -> None:
         self.parameters = parameters
         self.optimizers = optimizers
-        self.scheduled = list(zip(optimizers, schedules, strict=True))
+        self.schedules = schedules
         self.regularization = regularization
-        self.clip = clip
+        self.clips = clips
         self.watch = watch
         self.found = found
+        self.precision = precision
+        self.averaging = averaging
+        self._curved = [optimizer for optimizer in optimizers if hasattr(optimizer, "curvature_due")]
 
     def apply(self, result: StepResult, finite: bool) -> None:
         """Update the weights unless loss or gradient is not finite; completes `result`. finite: of the losses."""
-        if finite and self.regularization.groups:
-            value = self.regularization.add_gradients()
-            result.regularization = float(value) if self.watch == "host" else value
+        if finite and self.regularization:
+            result.regularization = self.regularization.add_gradients(result.interval[0])
+            result.regularizers = self.regularization.values
         gradients = [
             _dense_part(parameter) if grad.is_sparse else grad
             for parameter in self.parameters
@@ -55,28 +66,25 @@ class Update:
         if finite:
             for optimizer in self.optimizers:
                 optimizer.step()
+            if self.regularization.acts_after_update:
+                flag = result.finite_flag if self.watch == "device" else None
+                self.regularization.after_update(result.interval[0], self.optimizers, flag)
+            if self.averaging is not None:
+                self.averaging.update(*result.interval)
+            self.precision.went_well()
             result.updated = True
+        elif self.precision.scaled and result.losses_are_finite():
+            result.overflow = self.precision.overflowed()
 
-    def set_rates(self, time: int) -> tuple[float, ...]:
-        """Give every optimizer the rate that its schedule has at nominal `time`; the rates, one per optimizer."""
-        rates = []
-        for optimizer, schedule in self.scheduled:
-            groups = optimizer.param_groups
-            if schedule is None:
-                rate = groups[0]["lr"]
-                rates.append(rate if isinstance(rate, float) else float(rate))
-                continue
-            rate = float(schedule(time))
-            if not 0.0 <= rate < math.inf:
-                raise ValueError(f"the schedule {schedule} gives the learning rate {rate} at nominal time {time}")
-            for group in groups:
-                scaled = rate * group.get("lr_scale", 1.0)
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(scaled)
-                else:
-                    group["lr"] = scaled
-            rates.append(rate)
-        return tuple(rates)
+    def curve(self, gradient: Gradient, parts: Sequence[Part], result: StepResult, key: int) -> None:
+        """Give optimizers that ask for it the curvature of the step's objective, before their step."""
+        for optimizer in self._curved:
+            if optimizer.curvature_due(result.step):
+                products_for(optimizer, gradient, parts, key)
+
+    def set_rates(self, t0: int, t1: int, values: Values) -> tuple[float, ...]:
+        """Set the optimizers' numbers for the step [t0, t1) of nominal time; the rates, one per optimizer."""
+        return set_rates(self.optimizers, self.schedules, t0, t1, values)
 
     def _measure(self, result: StepResult, gradients: list[Tensor]) -> bool:
         # A handful of floats: math.hypot beats the launches of a stack and a norm, and cannot overflow.
@@ -84,9 +92,14 @@ class Update:
         result.set_grad_norm(norm)
         if norm - norm != 0.0:  # NaN or infinite
             return False
-        if self.clip is not None and norm > self.clip:
-            torch._foreach_mul_(gradients, self.clip / norm)
+        self._clip(result, gradients, norm)
         return True
+
+    def _clip(self, result: StepResult, gradients: list[Tensor], norm: float | Tensor) -> None:
+        known: float | Tensor | None = norm
+        for clip in self.clips:
+            clip(gradients, known, samples=result.num_samples)
+            known = None  # another clip would have to measure again
 
     def _measure_on_device(self, result: StepResult, gradients: list[Tensor]) -> bool:
         """Whether to call the optimizers: what they then do is decided on the device if it is watched there."""
@@ -97,8 +110,7 @@ class Update:
                 finite = finite & torch.isfinite(numerator)
         result.set_grad_norm(norm)
         result.set_finite(finite)
-        if self.clip is not None:
-            torch._foreach_mul_(gradients, (self.clip / norm).clamp(max=1.0))
+        self._clip(result, gradients, norm)
         if self.watch == "device":
             self.found.set(finite)
             return True

@@ -1,6 +1,7 @@
 """Exact values of terms and metrics over a whole data set, in nominal order: sums in float64, one division at the end.
 
 The result depends on the data set, not on how it is cut into minibatches (but for the last bits of the forward pass).
+What is no sum over samples is handed to objects of torchmetrics in the same order: see `metrics.Collected`.
 """
 
 import os
@@ -14,7 +15,7 @@ from torch import nn
 from minibatch import Dataset, MinibatchSource
 from minibatch.train.batches import Inputs, TensorBatch, forward_function
 from minibatch.train.gradient import crosses_samples, is_per_sample, wrong_values
-from minibatch.train.metrics import Metric
+from minibatch.train.metrics import Collected, Measured, Metric
 from minibatch.train.terms import Term, plan
 
 
@@ -47,14 +48,15 @@ def evaluate(
     *,
     inputs: Inputs,
     terms: Sequence[Term] = (),
-    metrics: Sequence[Metric] = (),
+    metrics: Sequence[Measured] = (),
     minibatch_size: int = 1024,
 ) -> Validation:
     """Every term and metric over one sweep of `data`, in eval mode and without gradients; modes are put back after.
 
     data: a data set, read in its own order; or a source (with transforms, say), of which one sweep is read from time
     0 on, or as much as its limits give; it then stands where it stood. A term's value is Σ w·m·loss / Σ w·m, or / Σ m
-    where its denominator is not "weights"; coefficients do not matter.
+    where its denominator is not "weights"; coefficients do not matter. Only the values of terms over="minibatch", and
+    of metrics whose sums are floating-point numbers, depend on minibatch_size.
 
     >>> import tempfile
     >>> import numpy as np
@@ -67,14 +69,16 @@ def evaluate(
     4.5
     """
     measured = [_as_mean(term) for term in terms]
-    measured += [Term(m.name, m.values, weight=m.weight, mask=m.mask) for m in metrics]
+    measured += [Term(m.name, m.values, weight=m.weight, mask=m.mask) for m in metrics if isinstance(m, Metric)]
+    collected = [m for m in metrics if isinstance(m, Collected)]
     names = [term.name for term in measured]
-    if len(set(names)) != len(names):
-        raise ValueError(f"terms and metrics need different names, got {', '.join(names)}")
+    _refuse_equal([*names, *(metric.name for metric in collected)])
     source = data if isinstance(data, MinibatchSource) else MinibatchSource(data, shuffle=None)
     parameter = next(model.parameters(), None)
     device = None if parameter is None or parameter.device.type == "cpu" else parameter.device
     forward = forward_function(inputs)
+    states = [(metric, metric.begin(device or torch.device("cpu")), _mask_of(metric)) for metric in collected]
+    used: set[str] = set()
     sums: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     denominators = dict.fromkeys(names, 0.0)
     samples = 0
@@ -103,6 +107,12 @@ def evaluate(
                         share.count(values, 0, batch.num_samples)
                         sums[term.name].append(share.weighted_sum(values, 0, batch.num_samples))
                         denominators[term.name] += share.denominator
+                for metric, state, mask in states:
+                    share = plan(mask, host, nominal_size=minibatch_size, time=0)
+                    if not share.absent:
+                        metric.update(state, outputs, whole, share.keep)
+                        used.add(metric.name)
+            results = {m.name: m.pairs(state) if m.name in used else {m.name: (0.0, 0.0)} for m, state, _ in states}
     finally:
         for module, training in modes:
             module.training = training
@@ -112,7 +122,21 @@ def evaluate(
             source.close()
     # Pairwise, by torch.sum, after one transfer: nothing waited for the device on the way.
     numerators = {name: float(torch.stack(values).sum()) if values else 0.0 for name, values in sums.items()}
-    return Validation(pairs={name: (numerators[name], denominators[name]) for name in names}, samples=samples)
+    pairs = {name: (numerators[name], denominators[name]) for name in names}
+    _refuse_equal([*pairs, *(name for result in results.values() for name in result)])
+    for result in results.values():
+        pairs.update(result)
+    return Validation(pairs=pairs, samples=samples)
+
+
+def _refuse_equal(names: Sequence[str]) -> None:
+    if len(set(names)) != len(names):
+        raise ValueError(f"terms and metrics need different names, got {', '.join(names)}")
+
+
+def _mask_of(metric: Collected) -> Term:
+    """The mask of a metric as that of a term, whose checks and errors it shares."""
+    return Term(metric.name, lambda outputs, batch: outputs, mask=metric.mask)
 
 
 def _as_mean(term: Term) -> Term:

@@ -17,7 +17,7 @@ def test_everything_becomes_json():
     config = described(configure("digits", {"seed": 3}))
     assert json.loads(json.dumps(config)) == config
     assert config["options"]["seed"] == 3
-    assert config["terms"][0]["loss"]["function"] == "minibatch.train.losses:cross_entropy"
+    assert config["terms"][0]["loss"]["function"] == "minibatch.train.losses.classes:cross_entropy"
     assert config["transforms"] == [{"kind": "minibatch.train.recipes.digits:Shift", "pixels": 1, "field": "image"}]
     assert config["data"] == "minibatch.train.recipes.digits:prepare"
 
@@ -25,7 +25,7 @@ def test_everything_becomes_json():
 def test_values_by_kind():
     assert described(Warmup(10, Cosine(0.1, samples=100)))["then"]["rate"] == 0.1
     assert described(functools.partial(cross_entropy, 1, label_smoothing=0.1)) == {
-        "call": "minibatch.train.losses:cross_entropy", "args": [1], "label_smoothing": 0.1,
+        "call": "minibatch.train.losses.classes:cross_entropy", "args": [1], "label_smoothing": 0.1,
     }  # fmt: skip
     assert described(Path("a/b")) == "a/b"
     assert described({1: (2, 3)}) == {"1": [2, 3]}

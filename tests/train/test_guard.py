@@ -8,6 +8,7 @@ from torch import nn
 
 from minibatch.train import NonFiniteError, Term, Trainer, cross_entropy, on, parameters_digest, read_ledger
 from minibatch.train.digest import tensors_digest
+from minibatch.train.precision import Precision
 from minibatch.train.guard import Buffers, Found, watch_for
 from minibatch.train.state import optimizer_tensors
 from tests.train.small import TwoHeads, fields, make_source, make_trainer, write
@@ -191,16 +192,17 @@ def test_decisions_on_the_device_are_those_of_the_host(data, tmp_path, watch):
 
 
 def test_where_decisions_are_taken():
+    PLAIN, SCALED = Precision(None, torch.device('cpu')), Precision('fp16', torch.device('cuda'))
     parameters = [torch.zeros(1, requires_grad=True)]
     plain, fused = torch.optim.Adam(parameters), torch.optim.AdamW(parameters, fused=True)
     none, norm = Buffers(nn.Linear(1, 1)), Buffers(nn.BatchNorm1d(3))
     gpu = torch.device("cuda")
-    assert watch_for(torch.device("cpu"), [fused], none) == "host"
-    assert watch_for(gpu, [fused], none) == "device"
-    assert watch_for(gpu, [plain], none) == "wait"
-    assert watch_for(gpu, [fused, plain], none) == "wait"
-    assert watch_for(gpu, [fused], norm) == "wait"
-    assert watch_for(gpu, [torch.optim.SGD(parameters, lr=0.1, fused=True)], none) == "wait"
+    assert watch_for(torch.device("cpu"), [fused], none, PLAIN) == "host"
+    assert watch_for(gpu, [fused], none, PLAIN) == "device"
+    assert watch_for(gpu, [plain], none, PLAIN) == "wait"
+    assert watch_for(gpu, [fused, plain], none, PLAIN) == "wait"
+    assert watch_for(gpu, [fused], norm, PLAIN) == "wait"
+    assert watch_for(gpu, [torch.optim.SGD(parameters, lr=0.1, fused=True)], none, PLAIN) == "wait"
 
 
 def test_a_stop_lasts_and_a_skip_does_not():

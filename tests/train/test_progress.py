@@ -1,15 +1,22 @@
-"""What is shown of a run: one line rewritten on a terminal, plain lines elsewhere, curves in TensorBoard."""
+"""What is shown of a run: one line rewritten on a terminal, plain lines elsewhere, curves on boards, JSON lines."""
 
 import builtins
+import importlib.machinery
 import io
+import json
+import re
+import sys
+import types
 
 import pytest
 
 from minibatch.errors import MissingExtraError
 from minibatch.train import StepResult
-from minibatch.train.progress import ProgressLine, Several, TensorBoard
+from minibatch.train import Term, metrics, on
+from minibatch.train.monitors import UpdateScales
+from minibatch.train.progress import ConvnetLines, JsonLines, ProgressLine, Several, TensorBoard, WandB
 from minibatch.train.validation import Validation
-from tests.train.small import make_source, make_trainer, write
+from tests.train.small import TERMS, make_source, make_trainer, write
 
 
 class Terminal(io.StringIO):
@@ -28,7 +35,7 @@ VALIDATION = Validation(pairs={"accuracy": (3.0, 4.0), "none": (0.0, 0.0)}, samp
 
 def test_a_file_gets_lines(monkeypatch):
     now = iter([100.0, 110.0, 111.0, 112.0])
-    monkeypatch.setattr("minibatch.train.progress.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("minibatch.train.progress.line.time.monotonic", lambda: next(now))
     file = io.StringIO()
     line = ProgressLine(file)
     line.step(result(640), 64_000)
@@ -118,3 +125,186 @@ def test_fit_reports_at_log_points_and_at_the_end(tmp_path):
     assert steps == [(3, 72), (6, 72), (8, 72)]
     assert validations == [36, 63, 72]
     assert closed == [True]
+
+
+def test_a_resumed_run_takes_back_what_tensorboard_had_beyond_its_checkpoint(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data = write(tmp_path / "data")
+    for resume in (False, True):
+        with make_source(data) as source, make_trainer(source, folder=tmp_path / "run", log_every=1) as trainer:
+            if resume:
+                trainer.restore_from_checkpoint()
+            trainer.fit(max_samples=45, save_every=27, progress=TensorBoard(tmp_path / "board"))
+            if not resume:  # as if it had been killed after step 5
+                (tmp_path / "run" / "checkpoints" / "t-000000000045" / "manifest.json").unlink()
+    events = EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    assert [point.step for point in events.Scalars("train/total_loss")] == [9, 18, 27, 36, 45]
+
+
+class FakeRun:
+    def __init__(self, options):
+        self.options, self.id = options, options.get("id", "new1")
+        self.logged, self.metrics, self.finished = [], [], False
+
+    def define_metric(self, name, step_metric=None):
+        self.metrics.append((name, step_metric))
+
+    def log(self, values):
+        self.logged.append(values)
+
+    def finish(self):
+        self.finished = True
+
+
+@pytest.fixture
+def wandb_runs(monkeypatch):
+    """A module wandb that remembers what it was told."""
+    runs = []
+    module = types.ModuleType("wandb")
+    module.__spec__ = importlib.machinery.ModuleSpec("wandb", None)
+    module.init = lambda **options: runs.append(FakeRun(options)) or runs[-1]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    return runs
+
+
+def test_wandb_has_the_curves_over_nominal_time_and_a_resume_goes_on_in_the_same_run(tmp_path, wandb_runs):
+    data, folder = write(tmp_path / "data"), tmp_path / "run"
+    for resume in (False, True):
+        with (
+            make_source(data) as source,
+            make_trainer(source, folder=folder, validation=data, log_every=2, config={"lr": 0.02}) as trainer,
+        ):
+            if resume:
+                trainer.restore_from_checkpoint()
+            board = WandB(project="digits", mode="offline")
+            trainer.fit(max_samples=72 if resume else 36, validate_every=36, save_every=36, progress=board)
+    first, second = wandb_runs
+    assert first.options == {
+        "config": {"lr": 0.02},
+        "project": "digits",
+        "mode": "offline",
+        "dir": str(folder),
+    }
+    assert ("*", "nominal_time") in first.metrics
+    steps = [values["nominal_time"] for values in first.logged if "train/total_loss" in values]
+    assert steps == [18, 36]
+    assert {"train/class", "train/fit", "train/grad_norm", "train/learning_rate_0", "step"} <= set(first.logged[0])
+    (valid,) = [values for values in first.logged if "valid/accuracy" in values]
+    assert valid["nominal_time"] == 36
+    assert (second.options["id"], second.options["resume"]) == ("new1", "allow")
+    assert [values["nominal_time"] for values in second.logged if "train/class" in values] == [54, 72]
+    assert first.finished
+    assert second.finished
+
+
+def test_without_wandb_it_is_said_at_once_with_the_pip_command(monkeypatch):
+    monkeypatch.setattr("minibatch.train.progress.boards.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="need 'wandb', which is not installed: pip install wandb"):
+        WandB(project="digits")
+
+
+def test_json_lines_have_exact_means_since_the_line_before_and_a_resume_cuts_them(tmp_path):
+    data, path = write(tmp_path / "data"), tmp_path / "run" / "metrics.jsonl"
+    seen = []
+
+    def run(until, resume):
+        with (
+            make_source(data) as source,
+            make_trainer(source, folder=tmp_path / "run", validation=data, log_every=3) as trainer,
+        ):
+            if resume:
+                trainer.restore_from_checkpoint()
+            trainer.fit(
+                max_samples=until,
+                validate_every=54,
+                save_every=27,
+                progress=Several(JsonLines(path)),
+                callbacks=[lambda trainer, result: seen.append(result)],
+            )
+
+    run(108, False)
+    for checkpoint in sorted((tmp_path / "run" / "checkpoints").iterdir())[1:]:
+        (checkpoint / "manifest.json").unlink()
+    run(108, True)  # from 27 on once more
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(line["kind"], line["t"]) for line in lines] == [
+        ("train", 27),
+        ("train", 54),
+        ("valid", 54),
+        ("train", 81),
+        ("train", 108),
+        ("valid", 108),
+    ]
+    first = seen[:3]
+    assert lines[0]["fit"] == pytest.approx(
+        sum(result.numerators[1] for result in first) / sum(result.denominators[1] for result in first), rel=1e-12
+    )
+    assert lines[0]["total_loss"] == pytest.approx(sum(result["total_loss"] for result in first) / 3, rel=1e-12)
+    assert (lines[0]["steps"], lines[0]["samples"], lines[0]["lr"]) == (3, 27, list(first[-1].learning_rates))
+    assert lines[0]["seconds"] > 0
+    assert set(lines[2]) == {"step", "t", "kind", "samples", "class", "fit", "accuracy"}
+
+
+def test_json_lines_are_json_also_where_numbers_are_not_finite(tmp_path):
+    lines = JsonLines(tmp_path / "metrics.jsonl")
+    made = result()
+    made.numerators = (float("inf"),)
+    lines.step(made, 0)
+    lines.validation(VALIDATION)
+    lines.close()
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert (first["class"], second["none"]) == ("inf", None)
+
+
+def watched(name, loss):
+    """A term that is only watched."""
+    return Term(name, on(loss, "label", output="logits"), coefficient=0.0)
+
+
+def top2(logits, labels):
+    return 1.0 - metrics.top_k(logits, labels, k=2)
+
+
+def test_convnet_lines_are_those_of_cuda_convnet(tmp_path):
+    data, file = write(tmp_path / "data"), io.StringIO()
+    scales = UpdateScales(27)
+    lines = ConvnetLines({"logprob": ("class", "top1", "top2")}, scales=scales, file=file)
+    terms = (*TERMS, watched("top1", metrics.error), watched("top2", top2))
+    with (
+        make_source(data) as source,
+        make_trainer(
+            source, terms=terms, metrics=(), folder=tmp_path / "run", validation=data, log_every=3
+        ) as trainer,
+    ):
+        trainer.fit(max_samples=81, validate_every=54, save_every=54, progress=lines, callbacks=[scales])
+        names = [name for name, _ in trainer.model.named_parameters()]
+    shown = re.sub(r"\([\d.]+ sec\)", "(s sec)", file.getvalue()).splitlines()
+    values = r"logprob: \d\.\d{6}, \d\.\d{6}, \d\.\d{6}"
+    assert re.fullmatch(rf"1\.0 \(0\.00%\)\.\.\. {values} \(s sec\)", shown[0])
+    assert re.fullmatch(rf"1\.1 \(33\.33%\)\.\.\. {values} \(s sec\)", shown[1])
+    assert shown[2:4] == ["", "======================Test output======================"]
+    assert re.fullmatch(values, shown[4])
+    assert shown[5] == "-" * 55
+    layers = shown[6 : 6 + len(names)]
+    number = r"\d\.\d{6}e[+-]\d\d"
+    assert re.fullmatch(rf"Layer 'body.layers.1' weights\[0\]: {number} \[{number}\] \[{number}\]", layers[0])
+    assert re.fullmatch(rf"Layer 'body.layers.1' biases: {number} \[{number}\]", layers[1])
+    after = shown[6 + len(names) :]
+    assert after[0] == "-" * 55
+    assert after[1].startswith("Saved checkpoint to ")
+    assert after[2] == "=" * 55 + " (s sec)"
+    assert re.fullmatch(rf"2\.1 \(66\.67%\)\.\.\. {values} \(s sec\)", after[3])
+    assert shown[-1] == "=" * 55 + " (s sec)"
+
+
+def test_convnet_lines_print_every_term_if_nobody_says_which(tmp_path):
+    file = io.StringIO()
+    lines = ConvnetLines(file=file)
+    lines.step(result(640), 0)
+    lines.validation(VALIDATION)
+    lines.close()
+    shown = file.getvalue().splitlines()
+    assert shown[0].startswith("1.9... class: 0.500000 (")
+    assert shown[3] == "accuracy: 0.750000, absent"

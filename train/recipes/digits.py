@@ -48,15 +48,6 @@ def digits(
     (64, torch.Size([5, 10]))
     """
     return RunConfig(
-        recipe="digits",
-        options={
-            "seed": seed,
-            "minibatch_size": minibatch_size,
-            "microbatch_size": microbatch_size,
-            "max_samples": max_samples,
-            "learning_rate": learning_rate,
-            "dropout": dropout,
-        },
         model=partial(make_model, dropout=dropout),
         inputs="image",
         terms=(Term("class", on(cross_entropy, "label")),),

@@ -1,0 +1,397 @@
+"""One run of a net: iterations, validations, patience, saving, and the best weights at the end.
+
+Everything goes through `Trainer`, on the nominal time axis of the data: a run is a function of (net, data, settings,
+seed), and one that was interrupted goes on where it stood. Only when to save may depend on the clock.
+"""
+
+import contextlib
+import copy
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minibatch import Dataset, MinibatchSource
+from minibatch.models import noise
+from minibatch.models.feedforward import FeedForward
+from minibatch.train import every
+from minibatch.train.arrays import Calls
+from minibatch.train.batches import TensorBatch
+from minibatch.train.best import BestWeights, Watch
+from minibatch.train.clipping import Clip, ClipElement, ClipTensorNorm
+from minibatch.train.errors import TrainingError
+from minibatch.train.experiment.settings import Settings
+from minibatch.train.experiment.sums import Sums
+from minibatch.train.experiment.watching import GradientNorms, monitor_terms
+from minibatch.train.ledger import LEDGER, Ledger
+from minibatch.train.metrics import Metric
+from minibatch.train.optimizers import optimizer as named_optimizer
+from minibatch.train.regularizers import (
+    ActivationRegularizer,
+    Contractive,
+    HiddenL1,
+    Recorded,
+    Regularization,
+    Regularizer,
+    WeightL1,
+    WeightL2,
+)
+from minibatch.train.result import StepResult
+from minibatch.train.stopping import StopBetweenSteps
+from minibatch.train.terms import Term
+from minibatch.train.trainer import Trainer
+from minibatch.train.validation import Validation
+
+Values = dict[str, float | None]
+KEPT = 2  # checkpoints of a run, besides that of its best weights
+
+LEARNING_RATE = 1e-4  # theanets', for whatever is not adadelta
+PENALTY = "penalty"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunData:
+    """What a run is trained and measured on: minibatches of a source or of a function, and a data set to validate on.
+
+    fields: the inputs, then what the terms need. opened: whether the run opened the source and must close it.
+    """
+
+    train: MinibatchSource | Calls
+    valid: Dataset | MinibatchSource
+    fields: tuple[str, ...]
+    opened: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run keeps its progress: nowhere, or in `folder`; `config` is written into every checkpoint."""
+
+    folder: Path | None = None
+    config: Mapping[str, Any] | None = None
+
+
+class LossWatch(Watch):
+    """Watches the loss: the error and what weights and activations add to it."""
+
+    def values(self, counted: Sequence[Validation]) -> list[float | None]:
+        return [loss_of(validation) for validation in counted]
+
+
+def loss_of(validation: Validation) -> float | None:
+    """The objective on the validation data, without what could only be computed with derivatives (contractive)."""
+    error, penalty = validation["err"], validation[PENALTY]
+    return None if error is None else error + (penalty or 0.0)
+
+
+def values_of(validation: Validation) -> Values:
+    """A validation as it is reported: the loss, then every term."""
+    rest = {name: validation[name] for name in validation if name != PENALTY}
+    return {"loss": loss_of(validation), **rest}
+
+
+def shadow(net: FeedForward) -> FeedForward:
+    """A net of other modules with the very same parameters: what is attached to it never touches `net`.
+
+    >>> net = FeedForward((2, 1))
+    >>> other = shadow(net)
+    >>> other.out is net.out, other.out.weight is net.out.weight
+    (False, True)
+    """
+    return copy.deepcopy(net, {id(parameter): parameter for parameter in net.parameters()})
+
+
+def regularizers_of(settings: Settings, net: FeedForward) -> list[Regularizer]:
+    """The regularizers that settings ask for; those of activations are for all hidden layers."""
+    found: list[Regularizer] = []
+    if settings.weight_l2:
+        found.append(WeightL2(coefficient=settings.weight_l2))
+    if settings.weight_l1:
+        found.append(WeightL1(coefficient=settings.weight_l1))
+    if (settings.hidden_l1 or settings.contractive) and not net.hidden:
+        raise ValueError("hidden_l1 and contractive are for hidden layers, and this net has none")
+    if settings.hidden_l1:
+        found.append(HiddenL1(coefficient=settings.hidden_l1, pattern=net.hidden))
+    if settings.contractive:
+        found.append(Contractive(coefficient=settings.contractive, pattern=net.hidden, of=net.names[0]))
+    return found
+
+
+def optimizer_of(settings: Settings, net: nn.Module, algo: str) -> tuple[torch.optim.Optimizer, Any]:
+    """The optimizer called `algo`, new, and the schedule of its rate if that is not a number."""
+    options = dict(settings.optimizer)
+    rate = settings.learning_rate
+    scheduled = rate if callable(rate) else None
+    if rate is None and algo.lower() != "adadelta":
+        rate = LEARNING_RATE
+    if rate is not None:
+        options["lr"] = LEARNING_RATE if callable(rate) else float(rate)
+    if settings.momentum:
+        options["momentum"] = settings.momentum
+    if settings.preset is not None:
+        options["preset"] = settings.preset
+    return named_optimizer(algo, net, **options), scheduled
+
+
+class Run:
+    """Trains `net` with `terms`, the first of which is called "err"; see `iterate`.
+
+    seed: of order, noise and everything else that is random. algo: an optimizer's name.
+    """
+
+    def __init__(
+        self,
+        net: FeedForward,
+        terms: Sequence[Term],
+        data: RunData,
+        settings: Settings,
+        *,
+        algo: str,
+        seed: int,
+        place: Place,
+        announce: Callable[[str], None],
+    ) -> None:
+        self.net = net
+        self.data = data
+        self.settings = settings
+        self.announce = announce
+        model = shadow(net).train()
+        regularizers = regularizers_of(settings, net)
+        watched = monitor_terms(model, settings.monitors)
+        penalty = _Penalty(model, regularizers)
+        _attach_noise(model, settings)
+        optimizer, schedule = optimizer_of(settings, model, algo)
+        self.gradients = GradientNorms([name for name, p in model.named_parameters() if p.requires_grad])
+        source = data.train if isinstance(data.train, MinibatchSource) else None
+        self.trainer = Trainer(
+            model,
+            [*terms, *watched],
+            optimizer,
+            source,
+            settings.batch_size,
+            settings.microbatch_size,
+            data.fields[0],
+            seed if source is None or data.opened else None,
+            schedules=schedule,
+            regularizers=regularizers,
+            clip=self._clips(),
+            promise=settings.promise,
+            precision=settings.precision,
+            compile=settings.compile,
+            validation=data.valid,
+            metrics=[Metric(PENALTY, penalty)],
+            folder=place.folder,
+            keep_last=None if place.folder is None else KEPT,
+            on_nonfinite=settings.on_nonfinite,
+            config=place.config,
+            announce=announce,
+        )
+        self.begin = self.trainer.nominal_time  # a source of the user's may stand anywhere
+        self.watch = LossWatch(
+            patience=settings.patience, min_improvement=settings.min_improvement, since=self.begin
+        )
+        self.best = BestWeights(self.trainer, self.watch)
+        rows = None if source is None else len(source.dataset)
+        self._pass = rows if settings.iteration_size is None else None
+        self._calls = data.train.iteration_size if isinstance(data.train, Calls) else settings.iteration_size
+        wanted = settings.validate_every
+        self._validate_due = None if isinstance(wanted, int) else every.due(wanted, "validate_every", rows)
+        minutes = settings.save_minutes
+        self._save_due = None if minutes is None else every.due(every.Minutes(minutes), "save_every", rows)
+        self._saved = -1
+        self._valid: Values = {}
+
+    def iterate(self) -> Iterator[tuple[Values, Values]]:
+        """Train, and yield (values of the iteration, values of the last validation) after each iteration.
+
+        Validates before the first iteration and every `validate_every` of them, stops when patience is exhausted, at
+        `max_iterations`, at the end of the axis or on Ctrl-C, and measures the weights that it ends with too. Then, and
+        also when the generator is closed, the net has the weights of the best validation.
+        """
+        trainer = self.trainer
+        stop = StopBetweenSteps()
+        try:
+            try:
+                self._start()
+                while not self._is_over():
+                    with StopBetweenSteps() as stop:
+                        values = self._iteration(stop)
+                    if stop.signal is not None:
+                        self.announce(f"{stop.signal.name}: training ends with the best weights so far")
+                        break
+                    if values is None:
+                        break  # the axis has ended
+                    yield values, dict(self._valid)
+                self._finish()
+            except GeneratorExit:
+                if not sys.is_finalizing():
+                    self._finish()
+                raise
+            except KeyboardInterrupt:
+                self.announce("Ctrl-C: training ends with the best weights so far")
+                self.best.put_back()
+                if stop.signal is not None:  # the second one: whatever called this ends, too
+                    raise
+        finally:
+            trainer.close()
+            if self.data.opened and isinstance(self.data.train, MinibatchSource):
+                self.data.train.close()
+        if stop.signal == signal.SIGTERM:
+            signal.raise_signal(signal.SIGTERM)
+
+    def _clips(self) -> list[Clip]:
+        settings = self.settings
+        clips: list[Clip] = [self.gradients] if settings.monitor_gradients else []
+        if settings.max_gradient_elem:  # wins over the norm where both are set, as in downhill
+            return [*clips, ClipElement(settings.max_gradient_elem)]
+        return [*clips, ClipTensorNorm(settings.max_gradient_norm)] if settings.max_gradient_norm else clips
+
+    def _start(self) -> None:
+        """Go on with the run in the folder, if there is one; else validate the weights it begins with."""
+        trainer = self.trainer
+        if trainer.holds_a_run():
+            restored = trainer.restore_from_checkpoint()
+            self._saved = restored.nominal_time
+            if isinstance(self.data.train, Calls):
+                self.data.train.go_to(trainer.step)
+            self.announce(f"resumed after step {restored.step:,}, at nominal time {restored.nominal_time:,}")
+        if not trainer.history:
+            self._validate()
+        self._valid = values_of(trainer.history[-1])
+
+    def _is_over(self) -> bool:
+        reason = self.watch.stopped(self.trainer.history)
+        limit = self.settings.max_iterations
+        return reason is not None or (limit is not None and self._iterations() >= limit)
+
+    def _iterations(self) -> int:
+        """How many iterations lie behind: a function of where the run stands."""
+        if self._pass is not None:
+            return (self.trainer.nominal_time - self.begin) // self._pass
+        assert self._calls is not None
+        return self.trainer.step // self._calls
+
+    def _iteration(self, stop: StopBetweenSteps) -> Values | None:
+        """Train to the end of the iteration, validate and save where it is due; None where it did not come to its end.
+
+        A step belongs to the iteration in which it begins, so that no minibatch is short.
+        """
+        trainer = self.trainer
+        before = self._iterations()
+        sums = self._sums_so_far(before)
+        while self._iterations() == before:
+            result = self._step()
+            if not result:
+                return None
+            sums.add(result)
+            if self._validate_due is not None and self._validate_due(trainer.step, result.interval):
+                self._validate()
+                if self.watch.stopped(trainer.history):
+                    break
+            if self._save_due is not None and trainer.has_folder and self._save_due(trainer.step, result.interval):
+                self._save()
+            if stop.signal is not None:
+                return None
+        trainer.look()
+        values = {**sums.values(), **self.gradients.means()}
+        now = (before, self._iterations())
+        wanted = self.settings.validate_every
+        if isinstance(wanted, int) and every.crosses(now, wanted):
+            self._validate()
+        if self._save_due is None and trainer.has_folder and every.crosses(now, int(self.settings.save_every)):
+            self._save()
+        return values
+
+    def _step(self) -> StepResult:
+        if isinstance(self.data.train, Calls):
+            return self.trainer.train_minibatch(self.data.train.next())
+        return self.trainer.train_minibatch()
+
+    def _sums_so_far(self, iteration: int) -> Sums:
+        """What the steps of this iteration have added up that were done before a resume, from the ledger."""
+        sums = Sums()
+        folder, step = self.trainer.folder, self.trainer.step
+        if folder is None or not step or not (folder / LEDGER).exists():
+            return sums
+        ledger = Ledger(folder)
+        if self._pass is None:
+            assert self._calls is not None
+            first = iteration * self._calls + 1
+        else:
+            border = self.begin + iteration * self._pass
+            line = ledger.line_at_time(border)
+            first = 1 if line is None else line.step + (line.t0 < border)
+        for line in ledger.between(first, step + 1):
+            sums.add(line)
+        return sums
+
+    def _validate(self) -> None:
+        validation = self.trainer.validate()
+        self._valid = values_of(validation)
+        if self.best.look(validation):
+            self._save()
+
+    def _save(self) -> None:
+        if self._saved != self.trainer.nominal_time:
+            self.trainer.save_checkpoint()
+            self._saved = self.trainer.nominal_time
+
+    def _finish(self) -> None:
+        """Measure the weights that the run ends with, save, and put the best ones back."""
+        trainer = self.trainer
+        with contextlib.suppress(TrainingError):  # in the middle of a step there is nothing to measure or to save
+            trainer.refuse_half_a_step()
+            if trainer.history[-1].nominal_time != trainer.nominal_time:
+                self._validate()
+            if trainer.has_folder:
+                self._save()
+        self.best.put_back()
+
+
+class _Penalty:
+    """What weights and hidden activations add to the loss, for each sample of a validation: float64 (n,)."""
+
+    def __init__(self, model: FeedForward, regularizers: Sequence[Regularizer]) -> None:
+        # Parameters that need no gradient count in the values and are left alone.
+        weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+        self.weights = Regularization(regularizers, weights)
+        self.activations = [
+            one for one in regularizers if isinstance(one, ActivationRegularizer) and not one.needs_start
+        ]
+        self.recorded: dict[str, Tensor] = {}
+        for name in model.hidden if self.activations else ():
+            model.get_submodule(name).register_forward_hook(self._recording(name))
+
+    def __call__(self, outputs: Any, batch: TensorBatch) -> Tensor:
+        dtype = torch.float32 if outputs.is_mps else torch.float64
+        total = torch.zeros(len(outputs), dtype=dtype, device=outputs.device)
+        if self.weights:
+            total += self.weights.add_gradients(0)
+        for one in self.activations:
+            calls = {name: [tensor] for name, tensor in self.recorded.items()}
+            recorded = Recorded(activations=calls, starts=(), times=batch.times_tensor(), key_of=lambda name: 0)
+            assert not callable(one.coefficient)
+            total += one.coefficient * one.values(recorded)
+        return total
+
+    def _recording(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> None:
+            self.recorded[name] = output.detach()
+
+        return hook
+
+
+def _attach_noise(model: FeedForward, settings: Settings) -> None:
+    """Noise and dropout behind the input layer, which makes the inputs floating, and behind every hidden one."""
+    hidden = settings.hidden_noise, settings.hidden_dropout
+    if any(hidden) and not model.hidden:
+        raise ValueError("hidden_noise and hidden_dropout are for hidden layers, and this net has none")
+    inputs = settings.input_noise, settings.input_dropout
+    for names, (sigma, p) in (((model.names[0],), inputs), (model.hidden, hidden)):
+        if sigma or p:
+            noise.attach_named(model, hidden=names, hidden_noise=sigma, hidden_dropout=p)
+

@@ -1,0 +1,319 @@
+"""The folder of a run, opened to be looked at, and a Trainer that stands where the run once stood.
+
+Nothing in the folder is changed and its lock is not taken: a run that goes on meanwhile is not disturbed. What is run
+again happens in a Trainer of its own, in a temporary folder. A checkpoint and the axis are enough for that: no state of
+a random generator is missing, because there is none.
+
+Which configuration a step was computed with: the one in the first checkpoint at or after it, because nothing resumes
+between two checkpoints; after the last one, the folder's `config.json`. Runs that no recipe made are opened with
+`make=`, a function that makes their Trainer anew.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from minibatch import MinibatchSource
+from minibatch.errors import CheckpointError
+from minibatch.train import checkpoint, recipes, running, user_code
+from minibatch.train.config import Prepared, RunConfig
+from minibatch.train.joint import JointSource
+from minibatch.train.ledger import Ledger, LedgerLine
+from minibatch.train.result import StepResult
+from minibatch.train.streams import Source
+from minibatch.train.trainer import Trainer
+from minibatch.train.travel.compare import line_differences, line_from
+from minibatch.train.validation import Validation
+
+Make = Callable[[Path], Trainer]
+Watch = Callable[[StepResult, LedgerLine | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """A checkpoint of a run: where it is, and after which step and at which nominal time it was written."""
+
+    path: Path
+    step: int
+    nominal_time: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A Trainer that stands after `trainer.step` steps, as the run did.
+
+    saved: the checkpoint it began from, None for the first weights. passed_over: newer ones that are damaged, and why.
+    ran: how many steps were run again to get here. unlike: the first of them whose ledger line came out otherwise.
+    """
+
+    trainer: Trainer
+    saved: Saved | None
+    passed_over: tuple[str, ...]
+    ran: int
+    unlike: int | None
+
+
+class Past:
+    """What a run has left in `folder`: ledger, configuration, checkpoints, validations.
+
+    data: where its data sets lie, by default folder/data. make: makes a Trainer like the run's, with its own source,
+    in the folder it is called with, where no recipe is at hand; with a recipe, leave it out. Raises CheckpointError
+    where `folder` holds no run.
+
+    >>> Past("nowhere")
+    Traceback (most recent call last):
+    minibatch.errors.CheckpointError: nowhere holds no run: it has no ledger.jsonl, no config.json and no checkpoints
+    """
+
+    def __init__(
+        self, folder: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None, make: Make | None = None
+    ) -> None:
+        self.folder = Path(folder)
+        self.data = None if data is None else Path(data)
+        self.make = make
+        names = ("ledger.jsonl", running.CONFIG, "checkpoints")
+        if not any((self.folder / name).exists() for name in names):
+            raise CheckpointError(f"{self.folder} holds no run: it has no {names[0]}, no {names[1]} and no {names[2]}")
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger as it is now; FileNotFoundError if the run keeps none."""
+        return Ledger(self.folder)
+
+    @cached_property
+    def document(self) -> dict[str, Any] | None:
+        """The folder's config.json; None for a run that no recipe made."""
+        try:
+            document = json.loads((self.folder / running.CONFIG).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise CheckpointError(f"{self.folder / running.CONFIG} is damaged: {error}") from None
+        if not isinstance(document, dict):
+            raise CheckpointError(f"{self.folder / running.CONFIG} is damaged: it is no JSON object")
+        return document
+
+    def checkpoints(self) -> list[Saved]:
+        """The checkpoints that say where they stand, oldest first; whether their bytes are whole is seen when one is
+        read."""
+        found = []
+        for path in checkpoint.checkpoints_in(self.folder / "checkpoints"):
+            state = state_of(path)
+            if state is not None:
+                found.append(Saved(path=path, step=state["step"], nominal_time=state["nominal_time"]))
+        return found
+
+    def checkpoint_at(self, *, step: int | None = None, nominal_time: int | None = None) -> Saved | None:
+        """The newest checkpoint at or before a step or nominal time (None: the newest of all) that is whole."""
+        for saved in reversed(self.checkpoints()):
+            if step is not None and saved.step > step:
+                continue
+            if nominal_time is not None and saved.nominal_time > nominal_time:
+                continue
+            try:
+                checkpoint.verify(saved.path)
+            except CheckpointError:
+                continue
+            return saved
+        return None
+
+    def validations(self, first: int, stop: int) -> list[Validation]:
+        """The validations after the steps `first` … `stop` - 1, in order of nominal time."""
+        path = self.folder / "validation.jsonl"
+        if not path.exists():
+            return []
+        return [
+            Validation(
+                pairs={name: (float(n), float(d)) for name, (n, d) in line["pairs"].items()},
+                samples=line["samples"],
+                nominal_time=line["t"],
+                step=line["step"],
+            )
+            for line in Ledger(path).documents(first)
+            if line["step"] < stop
+        ]
+
+    def config(self, step: int) -> RunConfig:
+        """The configuration that `step` was computed with, made anew by its recipe.
+
+        Raises CheckpointError where the folder does not say which recipe that was.
+        """
+        document = self.document
+        for saved in self.checkpoints():
+            if saved.step >= step:
+                said = (state_of(saved.path) or {}).get("config")
+                if isinstance(said, dict) and said.get("recipe"):
+                    document = {"set": (document or {}).get("set", {}), **said}
+                break
+        if document is None or not document.get("recipe"):
+            raise CheckpointError(
+                f"{self.folder} does not say which recipe its run was made by: pass make=, a function that is called "
+                "with a folder and makes the run's Trainer in it, its source included"
+            )
+        return config_from(document)
+
+    def prepared(self, config: RunConfig) -> Prepared:
+        """Where the data sets of the run lie; ValueError if they are not where it had them."""
+        folder = self.folder / "data" if self.data is None else self.data
+        if not folder.exists():
+            raise ValueError(
+                f"the data sets of the run {self.folder} are not in {folder}: say in which folder they lie (--data "
+                "DIR, data=; any folder for a recipe that does not use it)"
+            )
+        return config.data(folder)
+
+    @contextmanager
+    def trainer(self, step: int, *, microbatch_size: int | None = None) -> Iterator[Trainer]:
+        """A new Trainer as the run had it for `step`, with its first weights, in a temporary folder.
+
+        microbatch_size: another one than the run's.
+        """
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="minibatch-"))) / "run"
+            if self.make is not None:
+                trainer = stack.enter_context(self.make(folder))
+                if trainer.source is not None:
+                    stack.callback(closed, trainer.source)
+                if trainer.folder is not None and trainer.folder.resolve() == self.folder.resolve():
+                    raise ValueError("make= made a Trainer in the run's own folder: use the one it is called with")
+                if microbatch_size is not None:
+                    trainer.microbatch_size = microbatch_size
+            else:
+                config = self.config(step)
+                if microbatch_size is not None:
+                    config = replace(config, microbatch_size=microbatch_size)
+                stack.enter_context(user_code.places_noted())
+                stack.enter_context(running.torch_threads(config.threads, _say_nothing))
+                source = stack.enter_context(running.opened_source(config, self.prepared(config)))
+                trainer = stack.enter_context(running.make_trainer(config, source, None, _say_nothing))
+            trainer.announce = _say_nothing
+            yield trainer
+
+    @contextmanager
+    def source(self, step: int) -> Iterator[Source]:
+        """The source of the run as it was for `step`, at nominal time 0."""
+        if self.make is None:
+            config = self.config(step)
+            with running.opened_source(config, self.prepared(config)) as source:
+                yield source
+        else:
+            with self.trainer(step) as trainer:
+                yield source_of(trainer)
+
+    @contextmanager
+    def standing(
+        self,
+        step: int,
+        *,
+        begin: int | None = None,
+        config_of: int | None = None,
+        microbatch_size: int | None = None,
+        watch: Watch | None = None,
+    ) -> Iterator[Standing]:
+        """A Trainer that stands after `step` steps: restored from the newest whole checkpoint, and run forward.
+
+        begin: take no checkpoint after this step. config_of: the step whose configuration it has, by default the next.
+        watch: called with each step that is run again and its ledger line. Without a checkpoint the run begins from its
+        first weights, which its seed gives.
+        """
+        configured = step + 1 if config_of is None else config_of
+        with self.trainer(configured, microbatch_size=microbatch_size) as trainer:
+            saved, passed_over = self._restore(trainer, step if begin is None else min(begin, step))
+            unlike: int | None = None
+            first = trainer.step
+            while trainer.step < step:
+                result, line = self.take(trainer)
+                if watch is not None:
+                    watch(result, line)
+                if unlike is None and line is not None and line_differences(line, line_from(result)):
+                    unlike = line.step
+            yield Standing(
+                trainer=trainer, saved=saved, passed_over=passed_over, ran=trainer.step - first, unlike=unlike
+            )
+
+    def take(self, trainer: Trainer) -> tuple[StepResult, LedgerLine | None]:
+        """The next step of `trainer` as the run took it, and its line of the ledger if that is there."""
+        step = trainer.step + 1
+        try:
+            line = self.ledger.line_at(step)
+        except (ValueError, FileNotFoundError):
+            line = None
+        source = source_of(trainer)
+        if line is None:
+            result = trainer.train_minibatch()
+        else:
+            if line.t0 != trainer.nominal_time:
+                source.seek(line.t0)
+            result = trainer.train_at_most(whole_units(line.t1 - line.t0, source))
+        if not result:
+            raise CheckpointError(f"{self.folder}: the axis ends at {trainer.nominal_time:,}, before step {step:,}")
+        history = getattr(trainer, "history", None)
+        if isinstance(history, list):  # what reacts to validations must see those that the run saw
+            history += self.validations(step, step + 1)
+        return result, line
+
+    def _restore(self, trainer: Trainer, most: int) -> tuple[Saved | None, tuple[str, ...]]:
+        passed_over = []
+        for saved in reversed(self.checkpoints()):
+            if saved.step > most:
+                continue
+            try:
+                checkpoint.verify(saved.path)  # the run may have removed it meanwhile, too
+            except CheckpointError as error:
+                passed_over.append(f"{saved.path.name} is not used: {error}")
+                continue
+            trainer.restore_from_checkpoint(saved.path)
+            return saved, tuple(passed_over)
+        return None, tuple(passed_over)
+
+
+def opened(past: Past | str | os.PathLike[str]) -> Past:
+    """The past of a run, or that of the run in a folder."""
+    return past if isinstance(past, Past) else Past(past)
+
+
+def config_from(document: Mapping[str, Any]) -> RunConfig:
+    """The configuration that a saved one describes, made again by its recipe."""
+    options, chosen = document["options"], document.get("set", {})
+    below = {name: value for name, value in chosen.items() if name.partition(".")[0] not in options}
+    return replace(recipes.configure(document["recipe"], {**options, **below}), set=chosen)
+
+
+def source_of(trainer: Trainer) -> Source:
+    """The source of a Trainer; ValueError for one whose samples were given by hand: nobody can give them now."""
+    if trainer.source is None:
+        raise ValueError("the samples of this run were given to train_minibatch by hand: they cannot be read again")
+    return trainer.source
+
+
+def closed(source: Source) -> None:
+    """Stop the reading ahead of a source, or of all that are joined in it."""
+    for each in source.sources.values() if isinstance(source, JointSource) else [source]:
+        each.close()
+
+
+def whole_units(samples: int, source: Source) -> int:
+    """What a source is asked for to give `samples` places of nominal time: packed ones give whole blocks."""
+    unit = 1
+    if isinstance(source, MinibatchSource):
+        unit = source.arguments["block"] or source.arguments["lanes"] or 1
+    return -(-samples // unit) * unit
+
+
+def state_of(path: Path) -> dict[str, Any] | None:
+    """The state document of a checkpoint; None where it cannot be read or says nothing of step and time."""
+    try:
+        state = json.loads((path / checkpoint.STATE).read_text(encoding="utf-8"))
+        return state if isinstance(state["step"], int) and isinstance(state["nominal_time"], int) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _say_nothing(text: str) -> None:
+    pass
