@@ -32,8 +32,8 @@ def draw(
 ) -> list[Text]:
     """The lines of a panel: title with legend, `height` rows of the curves with their axis, and the axis of x.
 
-    width: columns of the whole. A logarithmic axis where all values are above 0 and differ by more than a factor of 8.
-    Without `unicode` in ASCII. Values that are not finite are left out.
+    width: columns of the whole. The axis of values is logarithmic where `better_in_log` says so. Without `unicode` in
+    ASCII. Values that are not finite are left out.
 
     >>> from rich.text import Text
     >>> for line in draw("loss", [Series(name="a", x=[0, 10, 20], y=[1, 2, 4])], width=24, height=3): print(line)
@@ -48,12 +48,13 @@ def draw(
     if not points:
         return [Text(title, "bold"), Text("(no values yet)", "dim")]
     left, right = min(x for x, _ in points), max(x for x, _ in points)
+    left = 0 if 0 < left < right / 10 else left
     low, high = min(y for _, y in points), max(y for _, y in points)
-    logarithmic = low > 0 and high > 8 * low
+    logarithmic = better_in_log([y for _, y in points])
     ticks = log_ticks(low, high) if logarithmic else nice_ticks(low, high, max(2, height // 3 + 1))
-    low, high = min(low, ticks[0]), max(high, ticks[-1])
-    if high <= low:
-        low, high = low - 0.5, high + 0.5
+    if high - low <= 1e-9 * abs(high):  # a constant, but for roundings
+        ticks = [high]
+        low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if high else (-1.0, 1.0)
     scale = math.log10 if logarithmic else float
     bottom, top = scale(low), scale(high)
     labels = [short_number(tick) for tick in ticks]
@@ -163,31 +164,50 @@ def x_axis(left: float, right: float, width: int, margin: int, xlabel: str, unic
 def heading(title: str, series: Sequence[Series], width: int, unicode: bool) -> Text:
     """The title, and behind it which curve is which if there are several."""
     line = Text(title, "bold")
-    if len(series) > 1:
-        for one in series:
-            sign = (one.marks if unicode else "o") if one.marks else ("⠤⠤" if unicode else "..")
-            line.append("  ")
-            line.append(f"{sign} ", one.colour)
-            line.append(one.name, "not bold")
+    legend = Text(" ")
+    for one in series:
+        if one.name:
+            sign = (one.marks if unicode else "o") if one.marks else ("⠤" if unicode else ".")
+            legend.append(f" {sign}", one.colour)
+            legend.append(f" {one.name}", "not bold")
+    if len(series) > 1 and line.cell_len + legend.cell_len <= width:  # half a legend would be none
+        line.append_text(legend)
     line.truncate(width, overflow="ellipsis")
     return line
 
 
+def better_in_log(values: Sequence[float]) -> bool:
+    """Whether a logarithmic axis spreads these values more evenly: they are above 0, differ by more than a factor of 4,
+    and their median lies nearer to the middle there.
+
+    >>> better_in_log([2.0, 0.3, 0.1, 0.05]), better_in_log([1e-6, 0.3, 0.5, 0.7, 1.0]), better_in_log([0.0, 10.0])
+    (True, False, False)
+    """
+    ordered = sorted(value for value in values if math.isfinite(value))
+    if not ordered or ordered[0] <= 0 or ordered[-1] <= 4 * ordered[0]:
+        return False
+    low, middle, high = ordered[0], ordered[len(ordered) // 2], ordered[-1]
+    linear = (middle - low) / (high - low)
+    return abs(math.log(middle / low) / math.log(high / low) - 0.5) < abs(linear - 0.5)
+
+
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """About `count` multiples of 1, 2 or 5 times a power of ten, from the first above `low` to the last below `high`;
-    the two themselves where fewer than two lie between.
+    """About `count` and at least two multiples of 1, 2 or 5 times a power of ten in [low, high].
 
     >>> nice_ticks(0.13, 0.98, 4), nice_ticks(3.0, 3.0, 4)
     ([0.2, 0.4, 0.6, 0.8], [3.0])
     """
     if high <= low:
         return [low]
-    rough = (high - low) / max(1, count)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    found = [float(f"{n * step:.12g}") for n in range(first, math.floor(high / step + 1e-9) + 1)]
-    return found if len(found) > 1 else [low, high]
+    for wanted in range(max(1, count), 12):
+        rough = (high - low) / wanted
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+        first = math.ceil(low / step - 1e-9)
+        found = [float(f"{n * step:.12g}") for n in range(first, math.floor(high / step + 1e-9) + 1)]
+        if len(found) > 1:
+            return found
+    return [low, high]
 
 
 def log_ticks(low: float, high: float) -> list[float]:

@@ -6,16 +6,21 @@ All are drawn from what was recorded while running, never from what should have 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minibatch.errors import require
-from minibatch.tools.run_files import Curve, Run
+from minibatch.tools.braille import better_in_log, short_number
+from minibatch.tools.run_files import Run
+
+if TYPE_CHECKING:
+    from minibatch.tools.show_run import Panel
 
 CELL = 10  # pixels from one sample of the strip to the next: an image of 8 and a gap
 BAR = 3  # pixels of the bar that says which reader gave a sample
@@ -103,7 +108,7 @@ def draw_runs(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
     """Write the curves of the runs as PNG, one panel for each loss, metric, the learning rate and the gradient.
 
     Training is a line smoothed over a fortieth of the run, above what it was smoothed from; held-out values are points.
-    The axis of values is logarithmic where they are above 0 and differ by more than a factor of 8. `names`: one a run.
+    The axis of values is logarithmic where that spreads them more evenly. `names`: one a run.
     """
     require("matplotlib", "train", "drawing the curves of a run")
     from matplotlib.figure import Figure
@@ -118,19 +123,22 @@ def draw_runs(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
     rows = 1 + -(-(len(panels) - 1) // across)
     figure = Figure(figsize=(10, 3.6 + 2.5 * (rows - 1)), layout="constrained")
     grid = figure.add_gridspec(rows, 6, height_ratios=(1.5, *[1.0] * (rows - 1)))
-    for place, (title, lines) in enumerate(panels):
-        if place == 0:
-            axis = figure.add_subplot(grid[0, :])
+    first = None
+    for place, panel in enumerate(panels):
+        if first is None:
+            axis = first = figure.add_subplot(grid[0, :])
         else:
             row, column = divmod(place - 1, across)
             in_row = min(across, len(panels) - 1 - row * across)  # a last row that is not full is stretched
-            axis = figure.add_subplot(grid[1 + row, 6 * column // in_row : 6 * (column + 1) // in_row])
-        _draw_panel(axis, title, lines, names)
+            columns = slice(6 * column // in_row, 6 * (column + 1) // in_row)
+            axis = figure.add_subplot(grid[1 + row, columns], sharex=first)
+        _draw_panel(axis, panel, names)
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        if place == 0 and len(runs) == 1 and runs[0].rows:
-            _sweeps_above(axis, runs[0].rows)
-        if place == 0 or place > len(panels) - 1 - across:
+        if place == 0 or (place - 1) // across == rows - 2:
             axis.set_xlabel("samples of nominal time" if place == 0 else "samples", fontsize=9, color=GREY)
+    assert first is not None
+    if len(runs) == 1 and runs[0].rows:
+        _sweeps_above(first, runs[0].rows)
     if len(runs) == 1:
         figure.suptitle(f"{names[0]}   ", x=0.01, ha="left", fontsize=13, fontweight="bold")
         about = f"{title_of(runs[0])}, {runs[0].state}  ·  {progress_text(runs[0])}"
@@ -138,37 +146,45 @@ def draw_runs(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
     figure.savefig(path, dpi=150)
 
 
-def _draw_panel(axis: Any, title: str, lines: Sequence[tuple[int, str, Curve, bool]], names: Sequence[str]) -> None:
-    from minibatch.tools.show_run import smoothed
+def _draw_panel(axis: Any, panel: Panel, names: Sequence[str]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    from minibatch.tools.show_run import line_name, smoothed
 
     several = len(names) > 1
     bounds: list[float] = []
-    for place, (run, what, curve, held_out) in enumerate(lines):
-        colour = LINES[(run if several or held_out and all(line[3] for line in lines) else place) % len(LINES)]
-        name = " ".join(part for part in (names[run] if several else "", what) if part)
-        if held_out:
-            marker = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 1.3}
-            dashes = "--" if several and not all(line[3] for line in lines) else "-"
-            axis.plot(curve.t, curve.mean, color=colour, linewidth=1.3, linestyle=dashes, label=name, zorder=4, **marker)
-            bounds += curve.mean
+    for place, line in enumerate(panel.lines):
+        curve, name = line.curve, line_name(line, names)
+        colour = LINES[(line.run if several or panel.alone else place) % len(LINES)]
+        bounds += curve.mean
+        if line.held_out:
+            style = "--" if several and not panel.alone else "-"
+            points = {"marker": "o", "markersize": 4, "markerfacecolor": "white", "markeredgewidth": 1.3}
+            axis.plot(curve.t, curve.mean, color=colour, linewidth=1.3, linestyle=style, label=name, zorder=4, **points)
             continue
-        smooth = smoothed(curve.mean, len(curve.mean) // 40)
-        if any(low < high for low, high in zip(curve.low, curve.high, strict=True)):
+        smooth = smoothed(curve.mean, len(curve.mean) // 40 if panel.noisy else 0)
+        if panel.noisy and not several:
             axis.fill_between(curve.t, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
         if smooth != list(curve.mean):
-            axis.plot(curve.t, curve.mean, color=colour, linewidth=0.6, alpha=0.35)
+            axis.plot(curve.t, curve.mean, color=colour, linewidth=0.6, alpha=0.25 if several else 0.35)
         axis.plot(curve.t, smooth, color=colour, linewidth=1.7, label=name, zorder=3)
-        bounds += curve.mean
-    if min(bounds) > 0 and max(bounds) > 8 * min(bounds):
+    if max(bounds) - min(bounds) <= 1e-9 * abs(max(bounds)):  # a constant, but for roundings
+        axis.set_ylim(*sorted((0.5 * bounds[0], 1.5 * bounds[0])) if bounds[0] else (-1.0, 1.0))
+    elif better_in_log(bounds):
         axis.set_yscale("log")
-    axis.set_title(title, loc="left", fontsize=10.5, color="0.15")
+        decades = math.log10(max(bounds) / min(bounds))
+        axis.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+    axis.set_title(panel.title, loc="left", fontsize=10.5, color="0.15")
     axis.spines[["top", "right"]].set_visible(False)
     axis.spines[["left", "bottom"]].set_color("0.7")
-    axis.tick_params(colors=GREY, labelsize=8.5, length=3)
+    axis.tick_params(which="both", colors=GREY, labelsize=8.5, length=3)
+    axis.tick_params(which="minor", length=0)
     axis.grid(color="0.92", linewidth=0.8)
     axis.set_axisbelow(True)
     axis.margins(x=0.015)
-    if sum(bool(line[1]) or several for line in lines) > 1:
+    if len(panel.lines) > 1:
         axis.legend(frameon=False, fontsize=8.5, labelcolor="0.25", handlelength=1.6)
 
 

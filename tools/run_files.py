@@ -172,9 +172,20 @@ def loss_curves(groups: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Curv
         made = curve(groups, steps, means)
         if made is not None:
             found[name] = made
-    total = curve(groups, [[number(line["total_loss"]) for line in group] for group in groups])
+    total = curve(groups, [[number(line["total_loss"]) for line in group] for group in groups], totals(groups))
     if total is not None and (len(found) != 1 or not close(total.mean, next(iter(found.values())).mean)):
         found = {"total_loss": total, **found}
+    return found
+
+
+def totals(groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[float | None]:
+    """The total loss of each group, every step by its samples; None where a step has none that is finite."""
+    found: list[float | None] = []
+    for group in groups:
+        pairs = [(number(line["total_loss"]), line["samples"]) for line in group]
+        samples = sum(count for _, count in pairs)
+        finite = samples > 0 and all(math.isfinite(value) for value, _ in pairs)
+        found.append(math.fsum(value * count for value, count in pairs) / samples if finite else None)
     return found
 
 

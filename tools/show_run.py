@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +111,8 @@ def print_runs(runs: Sequence[Run], console: Console) -> None:
 def print_state(run: Run, console: Console) -> None:
     """A few lines: what it is, how far it is, how fast, what was wrong."""
     console.print(Text(str(run.path), "bold"), soft_wrap=True)
-    console.print(Text(f"{title_of(run)}: {state_text(run)}"))
+    speed = f", {speed_text(run)}" if run.samples_per_second else ""
+    console.print(Text(f"{title_of(run)}: {state_text(run)}{speed}"))
     console.print(Text(progress_text(run)))
     if run.nonfinite_steps:
         console.print(Text(f"{counted(run.nonfinite_steps, 'step')} with a loss or gradient that was not finite", "red"))
@@ -125,57 +126,87 @@ def title_of(run: Run) -> str:
 
 def state_text(run: Run) -> str:
     if run.state == "running":
-        return f"running in process {run.process}"
-    return run.state if run.state == "finished" or not run.target else f"stopped {share_of(run)}"
+        return f"running in process {run.process}{share_of(run)}"
+    return run.state if run.state == "finished" else f"stopped{share_of(run)}"
 
 
 def share_of(run: Run) -> str:
-    """How far it is.
-
-    Rounded down: 100 % is only what is done.
-    """
-    assert run.target is not None
-    return f"at {math.floor(1000 * run.nominal_time / run.target) / 10:g} %"
+    """How far it is, rounded down: 100 % is only what is done."""
+    return f" at {math.floor(1000 * run.nominal_time / run.target) / 10:g} %" if run.target else ""
 
 
 def progress_text(run: Run) -> str:
-    """`step 1,563 · 100,000 of 100,000 samples · 69.01 sweeps of 1,449 rows · 52,000 samples/s`."""
+    """`step 1,563 · 100,000 of 100,000 samples · 69.01 sweeps of 1,449 rows`."""
     of_target = f" of {run.target:,}" if run.target else ""
     parts = [f"step {run.step:,}", f"{run.nominal_time:,}{of_target} samples"]
     if run.rows:
         parts.append(f"{run.nominal_time / run.rows:,.2f} sweeps of {counted(run.rows, 'row')}")
-    if run.samples_per_second:
-        parts.append(f"{run.samples_per_second:,.0f} samples/s")
-        if run.state == "running" and run.target:
-            left = (run.target - run.nominal_time) / run.samples_per_second
-            parts.append(f"{left / 60:,.1f} min left" if left >= 90 else f"{left:.0f} s left")
     return " · ".join(parts) if speaks_unicode() else ", ".join(parts)
 
 
-Panel = tuple[str, list[tuple[int, str, Curve, bool]]]  # title, and (run, name, curve, of held-out data) of each line
+def speed_text(run: Run) -> str:
+    """How fast it is, and when it will be done if it goes on."""
+    assert run.samples_per_second
+    text = f"{run.samples_per_second:,.0f} samples/s"
+    if run.state != "running" or not run.target:
+        return text
+    left = max(0.0, (run.target - run.nominal_time) / run.samples_per_second)
+    return f"{text}, {left / 60:,.1f} min left" if left >= 90 else f"{text}, {left:.0f} s left"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A curve in a panel: of which run, called what, of held-out data or of training."""
+
+    run: int
+    what: str
+    curve: Curve
+    held_out: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """What is drawn together. noisy: values of single steps, to be smoothed."""
+
+    title: str
+    lines: Sequence[Line]
+    noisy: bool = True
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nothing but held-out data."""
+        return all(line.held_out for line in self.lines)
 
 
 def panels_of(runs: Sequence[Run]) -> list[Panel]:
-    """What is drawn together: each loss with its values on held-out data, each metric, the rates, the gradient."""
+    """Each loss with its values on held-out data, each metric, the rates, the gradient."""
     panels: list[Panel] = []
     held_out = [validation_curves(run) for run in runs]
     names = dict.fromkeys(name for run in runs for name in run.losses)
     for name in names:
-        lines = [(i, "training", run.losses[name], False) for i, run in enumerate(runs) if name in run.losses]
-        lines += [(i, "held out", curves[name], True) for i, curves in enumerate(held_out) if name in curves]
-        panels.append((name, lines))
+        lines = [Line(run=i, what="training", curve=run.losses[name]) for i, run in enumerate(runs) if name in run.losses]
+        title = "total loss" if name == "total_loss" else f"loss: {name}"
+        panels.append(Panel(title=title, lines=lines + _held_out(held_out, name)))
     for name in dict.fromkeys(name for curves in held_out for name in curves if name not in names):
-        lines = [(i, "held out", curves[name], True) for i, curves in enumerate(held_out) if name in curves]
-        panels.append((f"{name} on held-out data", lines))
+        panels.append(Panel(title=f"{name} on held-out data", lines=_held_out(held_out, name)))
     rates = [
-        (i, f"optimizer {place}" if len(run.rates) > 1 else "", one, False)
+        Line(run=i, what=f"optimizer {place}" if len(run.rates) > 1 else "", curve=one)
         for i, run in enumerate(runs)
         for place, one in enumerate(run.rates)
     ]
-    gradients = [(i, "", run.grad_norm, False) for i, run in enumerate(runs) if run.grad_norm is not None]
-    panels += [("learning rate", rates)] if rates else []
-    panels += [("norm of the gradient", gradients)] if gradients else []
+    norms = [Line(run=i, what="", curve=run.grad_norm) for i, run in enumerate(runs) if run.grad_norm is not None]
+    panels += [Panel(title="learning rate", lines=rates, noisy=False)] if rates else []
+    panels += [Panel(title="norm of the gradient", lines=norms)] if norms else []
     return panels
+
+
+def _held_out(curves: Sequence[Mapping[str, Curve]], name: str) -> list[Line]:
+    return [Line(run=i, what="held out", curve=one[name], held_out=True) for i, one in enumerate(curves) if name in one]
+
+
+def line_name(line: Line, names: Sequence[str]) -> str:
+    """What the legend says: the run where there are several, and what it is."""
+    return " ".join(part for part in (names[line.run] if len(names) > 1 else "", line.what) if part)
 
 
 def validation_curves(run: Run) -> dict[str, Curve]:
@@ -196,7 +227,7 @@ def print_curves(runs: Sequence[Run], names: Sequence[str], console: Console) ->
         console.print(Text("no steps yet", "dim"))
         return
     width, unicode = min(console.width, 160), speaks_unicode()
-    series = [(title, panel_series(lines, names, console)) for title, lines in panels]
+    series = [(panel.title, panel_series(panel, names, console)) for panel in panels]
     first, rest = series[0], series[1:]
     console.print(Group(*draw(*first, width=width, height=TALL, unicode=unicode, xlabel="samples")))
     across = max(1, min(3, width // SIDE_BY_SIDE, len(rest) or 1))
@@ -211,41 +242,41 @@ def print_curves(runs: Sequence[Run], names: Sequence[str], console: Console) ->
         console.print(table)
 
 
-def panel_series(lines: Sequence[tuple[int, str, Curve, bool]], names: Sequence[str], console: Console) -> list[Series]:
+def panel_series(panel: Panel, names: Sequence[str], console: Console) -> list[Series]:
     """The lines of a panel for the terminal: curves of training smoothed, held-out values as marks."""
     made = []
-    several = len(names) > 1
-    alone = all(held_out for *_, held_out in lines)
-    for place, (run, what, one, held_out) in enumerate(lines):
-        name = " ".join(part for part in (names[run] if several else "", what) if part)
-        if alone:  # a line, with a mark on each of its points
-            colour = COLOURS[run % len(COLOURS)]
-            made.append(Series(name=name, x=one.t, y=one.mean, colour=colour))
-            if len(one.t) <= console.width // 6:
-                made.append(Series(name="", x=one.t, y=one.mean, colour=colour, marks=MARKS[run % len(MARKS)]))
+    for place, line in enumerate(panel.lines):
+        x, y, sign = line.curve.t, line.curve.mean, MARKS[line.run % len(MARKS)]
+        by_run = len(names) > 1 or panel.alone
+        colour = COLOURS[(line.run if by_run else place) % len(COLOURS)]
+        name = line_name(line, names) if len(panel.lines) > 1 else ""
+        if line.held_out and not panel.alone:
+            made.append(Series(name=name, x=x, y=y, colour=colour, marks=sign))
             continue
-        colour = COLOURS[(run if several else place) % len(COLOURS)]
-        y = one.mean if held_out else smoothed(one.mean, len(one.mean) // 60)
-        made.append(
-            Series(name=name, x=one.t, y=y, colour=colour, marks=MARKS[run % len(MARKS)] if held_out else "")
-        )
-    named = [one for one in made if one.name]
-    return made if len(named) != 1 or len(made) == 1 else [replace(one, name="") for one in made[:1]] + made[1:]
+        radius = len(y) // 40 if panel.noisy and not line.held_out else 0
+        made.append(Series(name=name, x=x, y=smoothed(y, radius), colour=colour))
+        if line.held_out and len(x) <= console.width // 6:
+            made.append(Series(name="", x=x, y=y, colour=colour, marks=sign))
+    return made
 
 
 def smoothed(values: Sequence[float], radius: int) -> list[float]:
-    """The mean of each value with up to `radius` on either side, as many on the one as on the other.
+    """The mean of each value with `radius` on either side; at the beginning, where curves are steep, with fewer on both
+    sides, and at the end with fewer behind it.
 
     >>> smoothed([0, 3, 6, 0], 1)
-    [0.0, 3.0, 3.0, 0.0]
+    [0.0, 3.0, 3.0, 3.0]
     """
+    if radius < 1:
+        return list(values)
     sums = [0.0]
     for value in values:
         sums.append(sums[-1] + value)
     found = []
     for place in range(len(values)):
-        reach = min(radius, place, len(values) - 1 - place)
-        found.append((sums[place + reach + 1] - sums[place - reach]) / (2 * reach + 1))
+        before = min(radius, place)
+        stop = min(place + before + 1, len(values))
+        found.append((sums[stop] - sums[place - before]) / (stop - place + before))
     return found
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,8 @@ class Calls:
     It returns what `as_columns` takes, of any number of samples, which may differ from call to call. A function of the
     number of the call can be resumed anywhere; one without argument is called again from its beginning.
 
-    iteration_size: calls that make an iteration, by default the function's len(), or 100.
+    check: called with each minibatch, to refuse what cannot be learnt. iteration_size: calls that make an iteration, by
+    default the function's len(), or 100.
 
     >>> calls = Calls(lambda: [[1.0], [2.0]], ["x"])
     >>> calls.next()["x"].shape, calls.iteration_size, calls.made
@@ -95,9 +96,11 @@ class Calls:
         *,
         optional: Sequence[str] = (),
         flat: Sequence[str] = (),
+        check: Callable[[Mapping[str, Any]], None] = lambda columns: None,
         iteration_size: int | None = None,
     ) -> None:
         self.function = function
+        self.check = check
         self.names, self.optional, self.flat = tuple(names), tuple(optional), tuple(flat)
         self.numbered = _takes_a_number(function)
         if iteration_size is None:
@@ -105,6 +108,13 @@ class Calls:
         self.iteration_size = checked_integer(iteration_size, "iteration_size", least=1)
         self.made = 0  # how many minibatches have been given out
         self._waiting: list[Minibatch] = []
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """Which of the optional columns there are: as the next minibatch says, which is made for that."""
+        if not self._waiting:
+            self._waiting.append(self._call(self.made))
+        return tuple(name for name in self.optional if name in self._waiting[0])
 
     def next(self) -> Minibatch:
         """The next minibatch, as arrays by name."""
@@ -137,6 +147,7 @@ class Calls:
         except StopIteration:
             raise ValueError(f"the function that gives minibatches ended at its call {number + 1:,}") from None
         columns = as_columns(returned, self.names, optional=self.optional, flat=self.flat)
+        self.check(columns)
         return {name: _dense_column(column, 0, column.shape[0]) for name, column in columns.items()}
 
 
@@ -208,13 +219,19 @@ def _column(values: Any, name: str, flat: bool) -> Any:
     return array[:, None] if flat and array.ndim == 1 else array
 
 
-def _dense(columns: Mapping[str, Any]) -> Any:
+def _dense(columns: Mapping[str, Any]) -> Iterator[Minibatch]:
     """The columns, in blocks of rows where one of them is sparse."""
     rows = next(iter(columns.values())).shape[0]
     widest = max((8 * column.shape[1] for column in columns.values() if hasattr(column, "toarray")), default=0)
     step = max(1, BLOCK_BYTES // widest) if widest else rows
     for start in range(0, rows, step):
         yield {name: _dense_column(column, start, start + step) for name, column in columns.items()}
+
+
+def row_blocks(column: Any, rows: int) -> Iterator[NDArray[Any]]:
+    """A column of `as_columns`, dense, so many rows at a time."""
+    for start in range(0, column.shape[0], rows):
+        yield _dense_column(column, start, start + rows)
 
 
 def _dense_column(column: Any, start: int, stop: int) -> NDArray[Any]:

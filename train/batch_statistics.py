@@ -8,7 +8,8 @@
 | "sync" | the whole minibatch, which must go through the model at once | "math" |
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -52,8 +53,16 @@ class LeafStatistics:
     def _noting(self, number: int) -> Any:
         return lambda module, inputs, outputs: self._called.add(number)
 
-    def begin(self) -> None:
-        """A step begins: from now on a layer's running statistics are those of the last leaf alone."""
+    @contextmanager
+    def of_a_step(self) -> Iterator[None]:
+        """Inside, a layer's running statistics are those of the last leaf alone; behind it, those after the step."""
+        self._begin()
+        try:
+            yield
+        finally:
+            self._end()
+
+    def _begin(self) -> None:
         self._momenta = [layer.momentum for layer in self._layers]
         self._before = [
             (layer.running_mean.clone(), layer.running_var.clone(), layer.num_batches_tracked.clone())
@@ -72,8 +81,7 @@ class LeafStatistics:
         self._called.clear()
 
     @torch.no_grad()
-    def end(self) -> None:
-        """The step is over: give the layers their running statistics after it."""
+    def _end(self) -> None:
         for layer, momentum, before, seen in zip(self._layers, self._momenta, self._before, self._seen, strict=True):
             mean, variance, tracked = before
             layer.momentum = momentum
@@ -87,12 +95,6 @@ class LeafStatistics:
             layer.running_var.copy_(variance)
             layer.num_batches_tracked.copy_(tracked)
         self._seen = []
-
-    def abandon(self) -> None:
-        """The step came to nothing: everything as before it."""
-        if self._momenta:
-            self._seen = [[] for _ in self._layers]
-            self.end()
 
 
 def _averaged(leaves: Sequence[tuple[int, Tensor]]) -> Tensor:

@@ -76,8 +76,24 @@ class Gradient:
         """
         if self.exact is not None:
             self.exact.forget()
-        if self.statistics is not None:
-            self.statistics.begin()
+        if self.statistics is None:
+            complete = self._all_passes(parts, on_host)
+        else:
+            with self.statistics.of_a_step():
+                complete = self._all_passes(parts, on_host)
+        if not complete:
+            return False
+        for part in parts:
+            for share in part.shares:
+                share.add_up(sum_of)
+        if self.exact is not None:
+            self.exact.finish()
+        elif self.precision.scaled:
+            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+            torch._foreach_mul_(grads, 1.0 / self.precision.scale)
+        return not on_host or all(share.is_finite() for part in parts for share in part.shares)
+
+    def _all_passes(self, parts: Sequence[Part], on_host: bool) -> bool:
         for part in parts:
             whole = None
             if len(part.cuts) > 1 and any(share.term.over == "minibatch" and share.total for share in part.shares):
@@ -89,17 +105,7 @@ class Gradient:
                 if self.statistics is not None:
                     self.statistics.note(start, stop - start)
                 self._collect()
-        if self.statistics is not None:
-            self.statistics.end()
-        for part in parts:
-            for share in part.shares:
-                share.add_up(sum_of)
-        if self.exact is not None:
-            self.exact.finish()
-        elif self.precision.scaled:
-            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-            torch._foreach_mul_(grads, 1.0 / self.precision.scale)
-        return not on_host or all(share.is_finite() for part in parts for share in part.shares)
+        return True
 
     def _collect(self) -> None:
         """One summand of the exact sum is in the gradients."""

@@ -1,6 +1,7 @@
 """Which optimizer owns which parameter: disjoint, complete, and known by name."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
@@ -51,6 +52,32 @@ def owned_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[
     if problems:
         raise ValueError("parameters and optimizers do not fit: " + "; ".join(problems))
     return owned
+
+
+def reached_parameters(values: Tensor | Sequence[Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The parameters of `model` that `values` depend on, by name, in the model's order: CNTK's `loss.parameters`.
+
+    values: losses (or anything else that was computed), with their graphs: found is what backward would reach.
+
+    >>> import torch
+    >>> model = nn.ModuleDict({"used": nn.Linear(2, 1), "unused": nn.Linear(2, 1)})
+    >>> list(reached_parameters(model["used"](torch.ones(1, 2)), model))
+    ['used.weight', 'used.bias']
+    """
+    roots = [values] if isinstance(values, Tensor) else list(values)
+    waiting: list[Any] = [root.grad_fn for root in roots if root.grad_fn is not None]
+    reached = {id(root) for root in roots if root.grad_fn is None and root.requires_grad}
+    seen: set[Any] = set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = getattr(node, "variable", None)  # of the nodes that stand for leaves
+        if variable is not None:
+            reached.add(id(variable))
+        waiting += [following for following, _ in node.next_functions]
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in reached}
 
 
 def unreached_message(unreached: Mapping[str, Tensor]) -> str:

@@ -143,6 +143,7 @@ class Trainer:
         self.validation, self.metrics = validation, tuple(metrics)
         self.config, self.announce = config, announce
         self.step = 0
+        self.target = 0  # the nominal time that `fit` trains up to, 0 where it is not known; for callbacks
         self.history: list[Validation] = []  # of the run, in the order of nominal time; checkpoints hold it
         self._values: tuple[int, Values] = (0, {})
 

@@ -181,7 +181,8 @@ class KeyedNoise(nn.Module):
     def normals(self, x: Tensor) -> Tensor:
         """Standard normal numbers float64 (n, …) for the samples x (n, …)."""
         word = self.words(x, math.prod(x.shape[1:]))
-        assert self.keys is not None and self.keys.table is not None
+        assert self.keys is not None
+        assert self.keys.table is not None
         return normals(word, self.keys.table).view(x.shape)
 
     def _elements_of(self, count: int, device: torch.device) -> Tensor:

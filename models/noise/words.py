@@ -113,8 +113,8 @@ def half_normal_table(device: torch.device) -> Tensor:
 def normals(word: Tensor, table: Tensor) -> Tensor:
     """Standard normal numbers of random words, which are overwritten: float64 of the same shape.
 
-    Sums of two entries of the `half_normal_table`, each chosen by 16 random bits, so that they are the same bits on every
-    device (logarithms and cosines are not): exact mean and variance, tails to ±5.9.
+    Sums of two entries of the `half_normal_table`, each chosen by 16 random bits, so that they are the same bits on
+    every device (logarithms and cosines are not): exact mean and variance, tails to ±5.9.
     """
     word = finished(word)
     return table[((word >> 16) & 0xFFFF).long()] + table[(word & 0xFFFF).long()]

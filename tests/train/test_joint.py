@@ -47,7 +47,10 @@ def data(tmp_path_factory):
 
 def make_joint(data, ratios=None, **options):
     return JointSource(
-        {name: MinibatchSource(folder, seed=seed, **options) for name, folder, seed in zip("ab", data, (5, 6), strict=True)},
+        {
+            name: MinibatchSource(folder, seed=seed, **options)
+            for name, folder, seed in zip("ab", data, (5, 6), strict=True)
+        },
         ratios or {"a": 3, "b": 1},
     )
 

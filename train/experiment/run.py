@@ -45,7 +45,7 @@ from minibatch.train.result import StepResult
 from minibatch.train.stopping import StopBetweenSteps
 from minibatch.train.terms import Term
 from minibatch.train.trainer import Trainer
-from minibatch.train.validation import Validation
+from minibatch.train.validation import Validation, evaluate
 
 Values = dict[str, float | None]
 KEPT = 2  # checkpoints of a run, besides that of its best weights
@@ -191,9 +191,7 @@ class Run:
             announce=announce,
         )
         self.begin = self.trainer.nominal_time  # a source of the user's may stand anywhere
-        self.watch = LossWatch(
-            patience=settings.patience, min_improvement=settings.min_improvement, since=self.begin
-        )
+        self.watch = LossWatch(patience=settings.patience, min_improvement=settings.min_improvement, since=self.begin)
         self.best = BestWeights(self.trainer, self.watch)
         rows = None if source is None else len(source.dataset)
         self._pass = rows if settings.iteration_size is None else None
@@ -352,6 +350,26 @@ class Run:
         self.best.put_back()
 
 
+def measured(
+    net: FeedForward,
+    terms: Sequence[Term],
+    *,
+    train: Dataset | MinibatchSource,
+    valid: Dataset | MinibatchSource,
+    inputs: str,
+    settings: Settings,
+) -> tuple[Values, Values]:
+    """The values of a net as it is, on training and validation data."""
+    model = shadow(net).eval()
+    watched = monitor_terms(model, settings.monitors)
+    penalty = Metric(PENALTY, _Penalty(model, regularizers_of(settings, net)))
+    found = [
+        evaluate(model, data, inputs=inputs, terms=[*terms, *watched], metrics=[penalty])
+        for data in dict.fromkeys((train, valid))
+    ]
+    return values_of(found[0]), values_of(found[-1])
+
+
 class _Penalty:
     """What weights and hidden activations add to the loss, for each sample of a validation: float64 (n,)."""
 
@@ -394,4 +412,3 @@ def _attach_noise(model: FeedForward, settings: Settings) -> None:
     for names, (sigma, p) in (((model.names[0],), inputs), (model.hidden, hidden)):
         if sigma or p:
             noise.attach_named(model, hidden=names, hidden_noise=sigma, hidden_dropout=p)
-

@@ -57,6 +57,5 @@ def _pairs(step: StepResult | LedgerLine) -> Mapping[str, tuple[float, float]]:
     if isinstance(step, LedgerLine):
         return step.terms
     return {
-        name: (float(x), float(d))
-        for name, x, d in zip(step.names, step.numerators, step.denominators, strict=True)
+        name: (float(x), float(d)) for name, x, d in zip(step.names, step.numerators, step.denominators, strict=True)
     }

@@ -106,20 +106,23 @@ def optimizer(
     known = ALIASES.get(name.lower(), name.lower())
     if known not in optimizer_names():
         near = difflib.get_close_matches(known, optimizer_names(), n=3)
-        hint = f"did you mean {', '.join(map(repr, near))}? " if near else ""
-        raise ValueError(f"there is no optimizer {name!r}: {hint}There are {', '.join(optimizer_names())}")
+        hint = f": did you mean {', '.join(map(repr, near))}? There" if near else "; there"
+        raise ValueError(f"there is no optimizer {name!r}{hint} are {', '.join(optimizer_names())}")
     options = {**_preset(preset, known, options), **options}
     if preset == "halcon" and "weight_prior" in options:
         options["weight_decay"] = options.pop("weight_prior")
     if name.lower() in ALIASES or known == "nag":
         _need_momentum(name, options)
     group_entries = {entry: options.pop(entry) for entry in ENTRIES if entry in options}
-    if _moves(rules, group_entries):
-        options.setdefault("momentum", 0.0)
+    lent = _moves(rules, group_entries) and "momentum" not in options
+    if lent:
+        options["momentum"] = 0.0  # so that a class with momentum is chosen
     elif not options.get("momentum", True):
         del options["momentum"]
     make, options = _CHOICES.get(known, _of_torch)(known, options)
     accepted = inspect.signature(make).parameters
+    if lent and "momentum" not in accepted:
+        options.pop("momentum", None)
     if "variance_time_constant" in accepted and "variance_time_constant" in group_entries:
         options["variance_time_constant"] = group_entries.pop("variance_time_constant")
     if isinstance(model, nn.Module):
@@ -297,8 +300,8 @@ def _check_entries(name: str, made: Optimizer) -> None:
                 near = difflib.get_close_matches(entry, sorted(known), n=1)
                 raise ValueError(
                     f"optimizer({name!r}): a group has the entry {entry!r}, which {type(made).__name__} does not know"
-                    + (f": did you mean {near[0]!r}?" if near else "")
-                    + f" It knows {', '.join(sorted(known))}"
+                    + (f": did you mean {near[0]!r}? It" if near else "; it")
+                    + f" knows {', '.join(sorted(known))}"
                 )
 
 
@@ -311,6 +314,6 @@ def _check_options(name: str, options: Options, accepted: Mapping[str, inspect.P
             near = difflib.get_close_matches(option, [*known, *ENTRIES], n=1)
             raise ValueError(
                 f"optimizer({name!r}) has no option {option!r}"
-                + (f": did you mean {near[0]!r}?" if near else "")
-                + f" It has {', '.join(known)}; and for every group {', '.join(ENTRIES)}"
+                + (f": did you mean {near[0]!r}? It" if near else "; it")
+                + f" has {', '.join(known)}; and for every group {', '.join(ENTRIES)}"
             )

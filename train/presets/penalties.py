@@ -17,7 +17,7 @@ def penalty(
     options that differ from the system's usual ones; `given` win over both.
 
     >>> penalty({"kind": "WeightL1"}, 0.1, "*", "mean", {"proximal": True})
-    WeightL1(coefficient=0.1, pattern='*', name='', reduce='mean', least_axes=2, proximal=True)
+    WeightL1(coefficient=0.1, pattern='*', name='', least_axes=2, reduce='mean', proximal=True)
     """
     kind, options = described["kind"], {name: value for name, value in described.items() if name != "kind"}
     made: type[Regularizer] = getattr(regularizers, kind)

@@ -1,4 +1,4 @@
-"""What a system does differently, as one frozen value, and terms, optimizers and the rest made the way it makes them."""
+"""What a system does differently, as one frozen value, with which terms, optimizers and the rest are made its way."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,10 @@ from minibatch.train.schedules.schedule import checked_samples
 from minibatch.train.terms import Term
 
 Denominator = str | float | None
+NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LayerNorm, nn.GroupNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
 _UNSET: Any = object()
 
 
@@ -36,8 +40,8 @@ class Preset:
     algorithm: its usual optimizer; optimizers: the name of its options in the table of optimizers, see named.py;
     spelling: its names for options of optimizers; needs_rate: whether it has no default learning rate.
     decay: which parameters an optimizer's weight decay is for: "matrices", "all", or "all but norms".
-    clipping: its form of gradient clipping, None if it has none. rates: how it writes schedules: "constant", "run" (over
-    the progress of a run), "epochs" (lists with an epoch size) or "steps" (a value per step).
+    clipping: its form of gradient clipping, None if it has none. rates: how it writes schedules: "constant", "run"
+    (over the progress of a run), "epochs" (lists with an epoch size) or "steps" (a value per step).
     dropout: what makes up for dropped elements, see noise.Dropout. batch_size: its default, None if it has none.
     stopping: options of `Trainer.fit` for early stopping. keep_last: how many checkpoints it keeps, None for all.
 
@@ -145,7 +149,7 @@ class Preset:
             raise ValueError(f"preset {self.system!r} has no default learning rate: pass learning_rate=")
         if self.decay != "matrices":
             options.setdefault("decay_vectors", True)
-        if self.decay == "all but norms":
+        if self.decay == "all but norms" and options.get("weight_decay"):
             rules = (*_norms_without_decay(model), *rules)
         return optimizer(chosen, model, *rules, preset=self.optimizers, **options)
 
@@ -237,8 +241,8 @@ class Preset:
             return Constant(value)
         if unit is None:
             raise ValueError(
-                f"preset {self.system!r} has only constant rates, got {value!r}: write Steps(rates, borders) or another "
-                "of the schedules"
+                f"preset {self.system!r} has only constant rates, got {value!r}: write Steps(rates, borders), or "
+                "another of the schedules"
             )
         size = given[unit]
         if size is None:
@@ -293,13 +297,12 @@ def _no_loss(outputs: Any, batch: Any) -> Tensor:
 
 def _norms_without_decay(model: nn.Module) -> list[Rule]:
     """A rule for every normalisation layer of `model`: MindSpore's decay leaves out "beta" and "gamma"."""
-    kinds = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-    names = [name for name, module in model.named_modules() if isinstance(module, kinds) and any(_trainable(module))]
-    return [Rule(f"{name}.*" if name else "*", weight_decay=0.0, vectors=True) for name in names]
-
-
-def _trainable(module: nn.Module) -> list[Tensor]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+    found = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, NORMS) and next(module.parameters(), None) is not None
+    ]
+    return [Rule(f"{name}.*" if name else "*", weight_decay=0.0, vectors=True) for name in found]
 
 
 def _per_step(values: Sequence[float], minibatch_size: int) -> Schedule:

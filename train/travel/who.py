@@ -106,12 +106,13 @@ def when_seen(past: Past | str | os.PathLike[str], row: int, *, stream: str | No
             end = time + int(axis.lengths(np.array([row]))[0])
             why = axis.reasons(np.array([time]), np.array([row]))[0]
             line = ledger.line_at_time(axis.run_time(time))
-            while True:
-                step = None if line is None else line.step
-                yield Occurrence(stream=stream, time=time, sweep=sweep, step=step, left_out=why)
-                if not axis.cuts_sequences or line is None or axis.interval(line)[1] >= end:
-                    break
+            yield Occurrence(
+                stream=stream, time=time, sweep=sweep, step=None if line is None else line.step, left_out=why
+            )
+            while axis.cuts_sequences and line is not None and axis.interval(line)[1] < end:
                 line = ledger.line_at_time(line.t1)
+                if line is not None:
+                    yield Occurrence(stream=stream, time=time, sweep=sweep, step=line.step, left_out=why)
             sweep += 1
 
 

@@ -1,0 +1,51 @@
+"""Small finished runs to travel in: by hand, with everything a step can have, and by the recipe of the digits."""
+
+from functools import partial
+from pathlib import Path
+
+from minibatch.train.running import run_recipe
+from minibatch.train.travel import Past
+from tests.train.small import make_source, make_trainer, write
+
+STEPS = 40
+SIZE = 9
+
+
+def made(data, folder, *, source=None, **options):
+    """The Trainer of a small run in `folder`, with a source of its own."""
+    return make_trainer(make_source(data, **(source or {})), folder=folder, log_every=5, **options)
+
+
+def hand_made(path: Path, *, steps=STEPS, save_every=100, data=None, trainer=made, **options) -> Past:
+    """A finished small run, steps of 9 samples, checkpoints at about every 100 samples; and how to make it anew."""
+    data = data or write(path / "data")
+    make = partial(trainer, data, **options)
+    with make(path / "run") as running:
+        running.save_checkpoint()
+        running.fit(max_samples=steps * SIZE, save_every=save_every)
+        running.source.close()
+    return Past(path / "run", make=make)
+
+
+def digits(path: Path, *, data=None, **options) -> Past:
+    """A finished run of the recipe: 40 steps of 16 samples, checkpoints after every 160."""
+    chosen = {
+        "max_samples": 640,
+        "minibatch_size": 16,
+        "save_every": 160,
+        "validate_every": 320,
+        "keep_last": None,
+        "log_every": 10,
+        **options,
+    }
+    run_recipe("digits", path, options=chosen, data=data, say=lambda text: None)
+    return Past(path, data=data)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, its lock apart."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }

@@ -1,0 +1,103 @@
+"""Testing a run: every term and metric of its model on held-out data, exactly; and what it says of every sample."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from minibatch.train.batches import Inputs
+from minibatch.train.features import write_features
+from minibatch.train.multiview import MultiView
+from minibatch.train.progress import announce
+from minibatch.train.running import torch_threads
+from minibatch.train.saved_model import SavedModel, held_out, load_model
+from minibatch.train.terms import Term
+from minibatch.train.user_code import places_noted
+from minibatch.train.validation import Validation, evaluate
+from minibatch.transforms import MultiCrop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """What was measured (`validation`: means by name, exact), with which weights, and how many views a sample had."""
+
+    validation: Validation
+    saved: SavedModel
+    views: int = 1
+
+
+def measure_run(
+    folder: str | os.PathLike[str],
+    *,
+    which: str | int | os.PathLike[str] = "newest",
+    averaged: bool = False,
+    data: str | os.PathLike[str] | None = None,
+    views: Callable[[Inputs], MultiView] | None = None,
+    stream: str | None = None,
+    predictions: str | os.PathLike[str] | None = None,
+    fields: Sequence[str] = (),
+    minibatch_size: int = 1024,
+    say: Callable[[str], None] = announce,
+) -> Tested:
+    """Measure the run in `folder` on its validation data, or on the data set `data`; the folder stays as it is.
+
+    which, averaged: whose weights, see `saved_model.load_model`. data: a data set with the same fields, or the folder
+    in which the run's data sets lie. views: makes of the model's inputs those of several views. stream: of a joint
+    model, whose data it is. predictions: where to write the outputs and `fields` of every sample, as a data set.
+
+    Equal to what `Trainer.validate` gives with these weights and minibatch_size (but for the last bits of the forward
+    pass, another minibatch_size gives the same).
+    """
+    saved = load_model(folder, which=which, averaged=averaged, say=say)
+    terms, inputs = of_stream(saved, stream)
+    shown = inputs if views is None else views(inputs)
+    place = None if data is None else Path(data)
+    with torch_threads(saved.config.threads, say), places_noted(), held_out(saved, Path(folder), place) as source:
+        validation = evaluate(
+            saved.model,
+            source,
+            inputs=shown,
+            terms=terms,
+            metrics=saved.config.metrics,
+            minibatch_size=minibatch_size,
+        )
+        if predictions is not None:
+            write_features(
+                saved.model,
+                source,
+                (),
+                predictions,
+                inputs=shown,
+                fields=fields,
+                outputs=True,
+                minibatch_size=minibatch_size,
+            )
+    validation = replace(validation, step=saved.step, nominal_time=saved.nominal_time)
+    return Tested(validation=validation, saved=saved, views=_count(shown))
+
+
+def of_stream(saved: SavedModel, stream: str | None) -> tuple[list[Term], Inputs]:
+    """The terms that are measured, and the inputs: of all, or of one stream of a joint model."""
+    config = saved.config
+    streams = sorted({term.stream for term in config.terms if term.stream is not None})
+    if stream is None:
+        if isinstance(config.inputs, dict) or streams:
+            raise ValueError(f"the run has several streams: say with stream= which of {', '.join(streams)} to test")
+        inputs: Any = config.inputs
+        return list(config.terms), inputs
+    if stream not in streams:
+        raise ValueError(
+            f"the run has no stream {stream!r}; it has {', '.join(streams) or 'one source without a name'}"
+        )
+    chosen: Any = config.inputs[stream] if isinstance(config.inputs, dict) else config.inputs
+    return [replace(term, stream=None) for term in config.terms if term.stream == stream], chosen
+
+
+def _count(inputs: Any) -> int:
+    if not isinstance(inputs, MultiView):
+        return 1
+    views = inputs.views
+    if isinstance(views, MultiCrop):
+        return (9 if views.views == "grid" else 5) * (2 if views.flips else 1)
+    return len(views)
