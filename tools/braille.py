@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from rich.text import Text
 
@@ -38,11 +39,11 @@ def draw(
     >>> from rich.text import Text
     >>> for line in draw("loss", [Series(name="a", x=[0, 10, 20], y=[1, 2, 4])], width=24, height=3): print(line)
     loss
-      4┤             ⢀⣀⠤⠔⠒⠉⠁
-      2┤     ⢀⣀⠤⠤⠒⠒⠉⠉
-      1┤⠒⠒⠉⠉⠉
-       └┬─────────┬────────┬
-        0         10      20
+      4┤              ⣀⡠⠤⠒⠉
+      2┤         ⣀⡠⠔⠒⠉
+       │⣀⡠⠤⠤⠒⠒⠊⠉⠉⠁
+       └┬────────┬────────┬
+        0       10       20
     """
     points = [(x, y) for one in series for x, y in zip(one.x, one.y, strict=True) if math.isfinite(y)]
     if not points:
@@ -57,7 +58,7 @@ def draw(
         low, high = (low - 0.5 * abs(low), high + 0.5 * abs(high)) if high else (-1.0, 1.0)
     scale = math.log10 if logarithmic else float
     bottom, top = scale(low), scale(high)
-    labels = [short_number(tick) for tick in ticks]
+    labels = distinct_numbers(ticks)
     margin = max(map(len, labels)) + 3
     canvas = Canvas(max(8, width - margin - 1), height)
     for one in series:
@@ -96,7 +97,7 @@ class Canvas:
             return
         for x, y in dots[:1]:
             self._dot(round(x), round(y), colour)
-        for (x0, y0), (x1, y1) in zip(dots, dots[1:], strict=False):
+        for (x0, y0), (x1, y1) in pairwise(dots):
             steps = max(1, math.ceil(max(abs(x1 - x0), abs(y1 - y0))))
             for step in range(1, steps + 1):
                 self._dot(round(x0 + (x1 - x0) * step / steps), round(y0 + (y1 - y0) * step / steps), colour)
@@ -125,7 +126,10 @@ def rows_with_axis(
 ) -> list[Text]:
     """The rows of the canvas, each with what stands on the axis of y beside it."""
     assert callable(scale)
-    at = {round(canvas.rows * (top - scale(tick)) / (top - bottom)) // 4: label for tick, label in zip(ticks, labels, strict=True)}
+    at = {
+        round(canvas.rows * (top - scale(tick)) / (top - bottom)) // 4: label
+        for tick, label in zip(ticks, labels, strict=True)
+    }
     lines = []
     for number in range(canvas.height):
         label = at.get(number)
@@ -223,7 +227,20 @@ def log_ticks(low: float, high: float) -> list[float]:
     return found or [low, high]
 
 
-def short_number(value: float) -> str:
+def distinct_numbers(values: Sequence[float]) -> list[str]:
+    """Numbers in as few digits as tell them apart.
+
+    >>> distinct_numbers([1.0, 1.0005, 1.001])
+    ['1', '1.0005', '1.001']
+    """
+    for digits in range(3, 17):
+        found = [short_number(value, digits) for value in values]
+        if len(set(found)) == len(set(values)):
+            break
+    return found
+
+
+def short_number(value: float, digits: int = 3) -> str:
     """A number in few characters.
 
     >>> [short_number(v) for v in (0, 0.25, 1500, 20_000, 1_250_000, 3e-7, 12.0)]
@@ -231,5 +248,5 @@ def short_number(value: float) -> str:
     """
     for unit, factor in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= factor:
-            return f"{value / factor:.4g}{unit}"
-    return f"{value:.3g}"
+            return f"{value / factor:.{max(4, digits)}g}{unit}"
+    return f"{value:.{digits}g}"

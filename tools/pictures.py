@@ -104,6 +104,7 @@ def draw_curves(
     lower.set_title("exactly zero at every step" if most == 0 else f"largest difference {most:.3g}", fontsize=10)
     figure.savefig(path, dpi=200)
 
+
 def draw_runs(path: Path, runs: Sequence[Run], names: Sequence[str]) -> None:
     """Write the curves of the runs as PNG, one panel for each loss, metric, the learning rate and the gradient.
 

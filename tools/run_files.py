@@ -52,8 +52,8 @@ class Run:
     """A run as its folder tells it.
 
     losses: curves of the terms by name, and of total_loss if it is more than the one term. process: of a run that goes
-    on. samples_per_second: of the last reports, None unless there is a metrics.jsonl. rows: of a sweep, None if unknown.
-    validations: (nominal time, {name: value}), in order.
+    on. samples_per_second: of the last reports, None unless there is a metrics.jsonl. rows: of a sweep, None if not
+    known. validations: (nominal time, {name: value}), in order.
     """
 
     path: Path
@@ -265,8 +265,10 @@ def speed_of(folder: Path) -> float | None:
     if not path.exists():
         return None
     with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 20_000))
-        lines = [line for line in parsed(file.read().partition(b"\n")[2] if file.tell() > 20_000 else path.read_bytes())]
+        begin = max(0, path.stat().st_size - 20_000)
+        file.seek(begin)
+        end = file.read()
+    lines = list(parsed(end.partition(b"\n")[2] if begin else end))
     reports = [line for line in lines if line.get("kind") == "train"][-20:]
     seconds = math.fsum(line["seconds"] for line in reports)
     return sum(line["samples"] for line in reports) / seconds if seconds > 0 else None

@@ -115,7 +115,9 @@ def print_state(run: Run, console: Console) -> None:
     console.print(Text(f"{title_of(run)}: {state_text(run)}{speed}"))
     console.print(Text(progress_text(run)))
     if run.nonfinite_steps:
-        console.print(Text(f"{counted(run.nonfinite_steps, 'step')} with a loss or gradient that was not finite", "red"))
+        console.print(
+            Text(f"{counted(run.nonfinite_steps, 'step')} with a loss or gradient that was not finite", "red")
+        )
     console.print()
 
 
@@ -184,7 +186,9 @@ def panels_of(runs: Sequence[Run]) -> list[Panel]:
     held_out = [validation_curves(run) for run in runs]
     names = dict.fromkeys(name for run in runs for name in run.losses)
     for name in names:
-        lines = [Line(run=i, what="training", curve=run.losses[name]) for i, run in enumerate(runs) if name in run.losses]
+        lines = [
+            Line(run=i, what="training", curve=run.losses[name]) for i, run in enumerate(runs) if name in run.losses
+        ]
         title = "total loss" if name == "total_loss" else f"loss: {name}"
         panels.append(Panel(title=title, lines=lines + _held_out(held_out, name)))
     for name in dict.fromkeys(name for curves in held_out for name in curves if name not in names):
@@ -285,7 +289,9 @@ def print_held_out(run: Run, console: Console) -> None:
     found = extremes(run)
     if not found:
         return
-    table = plain_table("held out", "last", "lowest", "at", "highest", "at ", right=("last", "lowest", "at", "highest", "at "))
+    table = plain_table(
+        "held out", "last", "lowest", "at", "highest", "at ", right=("last", "lowest", "at", "highest", "at ")
+    )
     for name, values in found.items():
         numbers = (f"{values[key]:.5g}" for key in ("last", "lowest", "highest"))
         last, lowest, highest = numbers
@@ -294,7 +300,9 @@ def print_held_out(run: Run, console: Console) -> None:
         )
     console.print()
     console.print(table)
-    console.print(Text(f"{counted(len(run.validations), 'validation')}, the last at {run.validations[-1][0]:,} samples", "dim"))
+    console.print(
+        Text(f"{counted(len(run.validations), 'validation')}, the last at {run.validations[-1][0]:,} samples", "dim")
+    )
 
 
 def print_checkpoints(run: Run, console: Console) -> None:
@@ -345,7 +353,9 @@ def differences_of(runs: Sequence[Run]) -> dict[str, list[Any]]:
 def flattened(value: Any, path: str = "") -> list[tuple[str, Any]]:
     """The values in a JSON document, each with its path."""
     if isinstance(value, Mapping) and value:
-        return [pair for key, inner in value.items() for pair in flattened(inner, f"{path}.{key}" if path else str(key))]
+        return [
+            pair for key, inner in value.items() for pair in flattened(inner, f"{path}.{key}" if path else str(key))
+        ]
     if isinstance(value, list) and value:
         return [pair for place, inner in enumerate(value) for pair in flattened(inner, f"{path}[{place}]")]
     return [(path, value)]

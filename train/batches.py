@@ -19,10 +19,18 @@ Inputs = str | Sequence[str] | Callable[[nn.Module, "TensorBatch"], Any]
 class Samples:
     """Samples from elsewhere, in the shape of a `Batch`: fields (n, …) that take n places of nominal time from `time`.
 
-    Raises ValueError if the fields have different numbers of samples.
+    times, rows: of the samples, where they are some of a minibatch. Raises ValueError if the fields have different
+    numbers of samples.
     """
 
-    def __init__(self, fields: Mapping[str, Any], *, time: int) -> None:
+    def __init__(
+        self,
+        fields: Mapping[str, Any],
+        *,
+        time: int,
+        times: NDArray[np.int64] | None = None,
+        rows: NDArray[np.int64] | None = None,
+    ) -> None:
         counts = {name: len(values) for name, values in fields.items()}
         if len(set(counts.values())) != 1:
             raise ValueError(f"the fields of a minibatch need one number of samples, got {counts}")
@@ -31,8 +39,8 @@ class Samples:
         self.fields = tuple(fields)
         self.num_sequences = self.num_samples
         self.nominal_time, self.nominal_end = time, time + self.num_samples
-        self.times = np.arange(self.nominal_time, self.nominal_end, dtype=np.int64)
-        self.rows = np.full(self.num_samples, -1, dtype=np.int64)
+        self.times = np.arange(time, self.nominal_end, dtype=np.int64) if times is None else times
+        self.rows = np.full(self.num_samples, -1, dtype=np.int64) if rows is None else rows
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -102,6 +110,12 @@ class TensorBatch(Mapping[str, Any]):
         """The samples [start, stop) of a whole minibatch, without a copy on the CPU."""
         assert self._stretch is None, "parts are cut from whole minibatches"
         return TensorBatch(self._batch, device=self.device, stretch=slice(start, stop), whole=self)
+
+    def thinned(self, keep: NDArray[np.bool_]) -> "TensorBatch":
+        """Only the samples where `keep`, bool (n,), is true; the others are holes."""
+        fields = {name: self[name][keep] for name in self}
+        samples = Samples(fields, time=self._batch.nominal_time, times=self.times[keep], rows=self.rows[keep])
+        return TensorBatch(samples, device=self.device)
 
     def on(self, device: torch.device) -> "TensorBatch":
         """The same samples, with their tensors on `device`."""

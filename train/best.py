@@ -61,14 +61,13 @@ class Watch:
     def best(self, history: Sequence[Validation]) -> Validation | None:
         """The best validation so far, the first of equal ones; None while none had a number.
 
-        >>> history = [Validation(pairs={"error": (v, 1.0)}, samples=1, nominal_time=t) for t, v in enumerate((3, 1, 2))]
+        >>> values = (3, 1, 2)
+        >>> history = [Validation(pairs={"error": (v, 1)}, samples=1, nominal_time=t) for t, v in enumerate(values)]
         >>> Watch().best(history)["error"], Watch(mode="max").best(history)["error"]
         (1.0, 3.0)
         """
         counted = self.counted(history)
-        place = best(
-            self.values(counted), min_improvement=self.min_improvement, absolute=self.absolute, mode=self.mode
-        )
+        place = best(self.values(counted), min_improvement=self.min_improvement, absolute=self.absolute, mode=self.mode)
         return None if place is None else counted[place]
 
     def stopped(self, history: Sequence[Validation]) -> str | None:

@@ -193,9 +193,7 @@ def newest_complete(folder: str | os.PathLike[str]) -> Newest:
     return Newest(path=None, skipped=tuple(skipped))
 
 
-def tidy(
-    folder: Path, *, keep_last: int | None, announce: Callable[[str], None], also: AlsoKeep | None = None
-) -> None:
+def tidy(folder: Path, *, keep_last: int | None, announce: Callable[[str], None], also: AlsoKeep | None = None) -> None:
     """Remove what killed writers have left, and all but the newest `keep_last` checkpoints (None: keep all).
 
     also: given the nominal times of those, the times of further ones that stay. A folder that cannot be removed is

@@ -9,6 +9,7 @@ from torch import nn
 from minibatch.arguments import checked_integer
 from minibatch.train.batch_statistics import POLICIES, statistics_layers
 from minibatch.train.clipping import Clip, ClipNorm
+from minibatch.train.spikes import Spikes
 from minibatch.train.terms import Term
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ def size_at(size: Any, time: int) -> int:
             f"minibatch_size: the schedule {size} gives {value!r} at nominal time {time}, expected integers ≥ 1"
         )
     return int(value)
+
+
+def stopping(on_nonfinite: str, spikes: Spikes | None) -> Literal["stop", "skip"]:
+    """Whether one bad step, decided on the device, must keep all later ones from updating."""
+    return "stop" if on_nonfinite == "stop" or (spikes is not None and spikes.action != "skip") else "skip"
 
 
 def optional_integer(value: int | None, name: str) -> int | None:

@@ -29,6 +29,7 @@ from minibatch.train.every import Every, Minutes, Samples, Steps, Sweeps
 from minibatch.train.foreign import ForeignNoise
 from minibatch.train.guard import Policy
 from minibatch.train.metrics import Metric
+from minibatch.train.multiview import MultiView
 from minibatch.train.patience import Mode
 from minibatch.train.precision import PrecisionName
 from minibatch.train.schedules import Schedule
@@ -56,7 +57,7 @@ class RunConfig:
 
     validate_every, validate_first, save_every, patience, min_improvement, absolute, watch, mode, restore_best: as in
     `Trainer.fit`. threads: that torch computes with during the run (the last bits depend on them), None for as many as
-    it has. Everything else: as in `Trainer`.
+    it has. multiview: how `minibatch test --multiview recipe` shows samples. Everything else: as in `Trainer`.
 
     recipe, options, set, recipe_digest: which function made this, called with what; what of it was chosen by hand; and
     the digest of its file if that is not a part of this package. `recipes.configure` fills them in.
@@ -105,6 +106,7 @@ class RunConfig:
     keep_last: int | None = 3
     log_every: int = 50
     threads: int | None = None
+    multiview: MultiView | None = None
 
     def __post_init__(self) -> None:
         """Wrong sizes are refused here, before a run has made its folder."""

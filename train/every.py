@@ -8,8 +8,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from minibatch.arguments import checked_integer
+
+if TYPE_CHECKING:
+    from minibatch.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,12 @@ def due(every: Every | None, name: str, rows: int | None, *, minutes: bool = Tru
     else:
         samples = checked_integer(every, name, least=1)
     return lambda step, interval: interval[1] // samples > interval[0] // samples
+
+
+def rows_of(trainer: "Trainer") -> int | None:
+    """The rows of a sweep; None where there is no source, or a joint one, whose parts have sweeps of their own."""
+    dataset = getattr(trainer.source, "dataset", None)
+    return None if dataset is None else len(dataset)
 
 
 def _clock(seconds: float) -> Due:

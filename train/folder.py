@@ -15,6 +15,7 @@ from minibatch.train import checkpoint
 from minibatch.train.ledger import Lines, line_of
 from minibatch.train.lock import FolderLock
 from minibatch.train.result import StepResult, fetch_all
+from minibatch.train.staging import Background
 from minibatch.train.validation import Validation
 
 
@@ -40,6 +41,7 @@ class RunFolder:
         self.restored = False
         self.begun = False
         self._recent: list[StepResult] = []
+        self._background = Background()
 
     def holds_a_run(self) -> bool:
         """Whether steps or checkpoints of an earlier process are here."""
@@ -102,20 +104,41 @@ class RunFolder:
         self._recent.clear()
         self.ledger.flush(sync=sync)
 
-    def save(self, content: checkpoint.Content, time: int) -> Path:
-        """Write the checkpoint of nominal `time`, after the ledger has reached the disk; remove old ones."""
-        self.flush(sync=True)
-        self.validations.flush(sync=True)
+    def save(self, content: Callable[[], checkpoint.Content], time: int, *, wait: bool) -> Path:
+        """Write the checkpoint of nominal `time`, after the ledger has reached the disk; remove old ones.
+
+        content: called once no earlier save is unfinished. Without `wait`, a thread writes what it gives.
+        """
+        self.wait()
+        self.flush()
         path = checkpoint.place(self.checkpoints, time)
-        checkpoint.write(path, content)
-        checkpoint.tidy(self.checkpoints, keep_last=self.keep_last, announce=self.announce, also=self.also_keep)
+        now = content()
+
+        def write() -> None:
+            for lines in (self.ledger, self.validations):
+                if lines is not None:
+                    lines.sync()
+            checkpoint.write(path, now)
+            checkpoint.tidy(self.checkpoints, keep_last=self.keep_last, announce=self.announce, also=self.also_keep)
+
+        self._background.run(write)
+        if wait:
+            self.wait()
         return path
 
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written; CheckpointError if that failed."""
+        self._background.wait()
+
     def newest(self) -> checkpoint.Newest:
+        self.wait()
         return checkpoint.newest_complete(self.checkpoints)
 
     def close(self) -> None:
         try:
-            self.flush()
+            try:
+                self.wait()
+            finally:
+                self.flush()
         finally:
             self.lock.release()

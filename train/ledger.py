@@ -9,7 +9,7 @@ texts "nan", "inf" and "-inf". A line has more only where there is more to say:
     "clipped": true                        the gradient was shortened
     "regularizers": {"weight_l2": 0.02}    their parts of the total loss, by name
     "streams": {"images": [0, 32, 32]}     of joint sources: t0, t1 and samples on the axis of each
-    "events": {"skipped": "spike"}         what else happened: an update left out, a step taken back
+    "events": {"skipped": "spike"}         what else happened: an update left out for a "spike" or an "overflow"
     "digest": "4be0cc0b…"                  of the parameters after the step
 
 Lines are collected and written at log points and checkpoints, so that a step waits neither for the device nor for the
@@ -167,6 +167,11 @@ class Lines:
             if sync:
                 os.fsync(file.fileno())
 
+    def sync(self) -> None:
+        """Wait until the disk has what was written; from any thread."""
+        with open(self.path, "ab") as file:
+            os.fsync(file.fileno())
+
     def cut(self, step: int) -> int:
         """Keep the whole lines of steps up to `step`; how many steps later ones went. A half-written line goes, too."""
         self._waiting.clear()
@@ -208,12 +213,14 @@ def _more(result: StepResult) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if (clipped := getattr(result, "clipped", None)) is not None:
         more["clipped"] = bool(clipped)
-    if regularizers := getattr(result, "regularizers", None):
-        more["regularizers"] = {name: float(value) for name, value in regularizers}
+    if regularizers := result.regularizers:
+        more["regularizers"] = {name: float(value) for name, value in regularizers.items()}
     if streams := getattr(result, "streams", None):
         more["streams"] = {name: [t0, t1, samples] for name, t0, t1, samples in streams}
+    if result.spike or result.overflow:
+        more["events"] = {"skipped": "spike" if result.spike else "overflow"}
     if events := getattr(result, "events", None):
-        more["events"] = events
+        more["events"] = {**more.get("events", {}), **events}
     if digest := getattr(result, "digest", None):
         more["digest"] = digest
     return more

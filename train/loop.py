@@ -95,7 +95,7 @@ def fit(
         )
     if save_every is not None and not trainer.has_folder:
         raise ValueError("save_every= needs a folder to save into: pass folder= to Trainer")
-    rows = _rows(trainer)
+    rows = every.rows_of(trainer)
     run = _Run(
         trainer,
         limits,
@@ -135,7 +135,7 @@ def _limits(
     if max_samples is not None:
         samples = checked_integer(max_samples, "max_samples", least=1)
     if max_sweeps is not None:
-        rows = _rows(trainer)
+        rows = every.rows_of(trainer)
         if rows is None:
             raise ValueError("max_sweeps= counts sweeps of a source, and this Trainer has none")
         of_sweeps = checked_integer(max_sweeps, "max_sweeps", least=1) * rows
@@ -148,11 +148,6 @@ def _limits(
         seconds=math.inf if seconds is None else seconds,
         name=name,
     )
-
-
-def _rows(trainer: "Trainer") -> int | None:
-    """The rows of a sweep, None where there is no source."""
-    return None if trainer.source is None else len(trainer.source.dataset)
 
 
 def _several(save_every: Save) -> Sequence[Every]:
@@ -189,9 +184,7 @@ class _Run:
         self.reasons: list[str] = []
         self.target = trainer.target = self._shown_target()
 
-    def train(
-        self, signals: Sequence[StopBetweenSteps], *, validate_first: bool, validate_last: bool
-    ) -> FitResult:
+    def train(self, signals: Sequence[StopBetweenSteps], *, validate_first: bool, validate_last: bool) -> FitResult:
         """Everything, from `on_begin` to `on_end`."""
         reason = "an exception"
         try:
@@ -232,14 +225,15 @@ class _Run:
         )
 
     def _steps(self, signals: Sequence[StopBetweenSteps]) -> str | None:
-        """Train until a limit is reached, and return its name; or until there are `reasons` to stop, and return None."""
+        """Train until a limit is reached, and return its name; None where there are `reasons` to stop before it."""
         trainer, limits, reasons = self.trainer, self.limits, self.reasons
         on_step = [*self.hooks.on_step, *(stop for stop in signals if stop not in self.hooks.on_step)]
         log_every, validate_due, save_due, told = trainer.log_every, self.validate_due, self.save_due, self.told
         deadline = time.monotonic() + limits.seconds
         recent: list[StepResult] = []
         while (now := trainer.nominal_time) < limits.samples and trainer.step < limits.steps:
-            result = trainer.train_at_most(_size(trainer, now, limits.samples))
+            size, left = trainer.next_size, limits.samples - now
+            result = trainer.train_at_most(size if left >= size else int(left))
             if not result:
                 return "the axis has ended"
             step, interval = result.step, result.interval
@@ -313,11 +307,3 @@ class _Run:
             by_steps = trainer.nominal_time + (limits.steps - trainer.step) * size
         target = min(limits.samples, by_steps)
         return int(target) if target < math.inf else 0
-
-
-def _size(trainer: "Trainer", now: int, end: float) -> int:
-    """The samples of the next step: those of the run's minibatches, fewer where the limit comes before."""
-    size: Any = trainer.minibatch_size
-    if callable(size):
-        size = int(size(now))
-    return size if end - now >= size else int(end - now)

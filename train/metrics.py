@@ -24,6 +24,8 @@ MOST_VALUES = 4096  # of one `Collected`; a confusion matrix of 1000 classes is 
 class Metric:
     """One measured value: per-sample values (n,) or (n, …) of outputs and batch, averaged with weights and mask.
 
+    stream: which of several validation sets it is measured on, where a run has several sources.
+
     >>> Metric("error", lambda outputs, batch: (outputs.argmax(1) != batch["label"])).name
     'error'
     """
@@ -33,6 +35,7 @@ class Metric:
     _: KW_ONLY
     weight: Column | None = None
     mask: Column | None = None
+    stream: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Collected:
     output: as in `on`; a tuple of them for an object that takes several. mask: a field or function, bool (n,) or per
     element: only what it keeps is handed over. fields: further arguments by name, {"indexes": "query"} for retrieval.
     arguments: a function (outputs, batch) that returns all positional arguments instead, for detection, say; with it
-    neither output, target, mask nor fields are given. float64: floating-point sums of the object are float64.
+    neither output, target, mask nor fields are given. float64: floating-point sums of the object are float64. stream:
+    as of `Metric`.
 
     Its results are pairs (value, 1.0) under its name; those of a vector are called name/0, name/1, …, those of a
     mapping name/key; what is NaN or was never updated has no value. Whether a result depends on how the data were cut
@@ -68,6 +72,7 @@ class Collected:
     fields: Mapping[str, str] = field(default_factory=dict)
     arguments: Callable[[Any, TensorBatch], Sequence[Any]] | None = None
     float64: bool = True
+    stream: str | None = None
 
     def __post_init__(self) -> None:
         if (self.target is None) == (self.arguments is None):

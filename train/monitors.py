@@ -1,8 +1,8 @@
 """How large weights, their changes and their gradients are, parameter by parameter: cuda-convnet2's monitor lines.
 
-A healthy ratio of mean |change| to mean |weight| is about 1e-3 a step; a layer far above it jumps, one far below it does
-not learn. Measured in single steps, at most one every so many samples, on the device, and fetched at log points: between
-them nobody waits, and a step that is not measured costs two empty calls.
+A healthy ratio of mean |change| to mean |weight| is about 1e-3 a step; a layer far above it jumps, one far below it
+does not learn. Measured in single steps, at most one every so many samples, on the device, and fetched at log points:
+between them nobody waits, and a step that is not measured costs two empty calls.
 """
 
 import json
@@ -65,8 +65,8 @@ class UpdateScales(Listener):
 
     latest: the last measurement that was fetched, or None.
 
-    Source: cuda-convnet2, convnet.py, `print_test_results`; there the change is the velocity of plain momentum, which is
-    what is added to the weights.
+    Source: cuda-convnet2, convnet.py, `print_test_results`; there the change is the velocity of plain momentum, which
+    is what is added to the weights.
     """
 
     def __init__(

@@ -18,7 +18,8 @@ NAMES = (
     "minibatch.train.regularizers",
     "minibatch.train.clipping",
     "minibatch.train.averaging",
-    "minibatch.train.spikes",
+    "minibatch.train.guard",
+    "minibatch.train.optimizers",
     "minibatch.train.losses",
     "minibatch.train.metrics",
     "minibatch.train.terms",
@@ -99,6 +100,7 @@ def annotations_of(target: Any) -> dict[str, Any]:
         except Exception:  # an annotation that only type checkers can see
             plain = getattr(one, "__annotations__", {})
             found = {**{name: hint for name, hint in plain.items() if not isinstance(hint, str)}, **found}
+    found.pop("return", None)
     return found
 
 

@@ -94,6 +94,8 @@ def _part(value: Any, name: str, hint: Any) -> tuple[Any, Any, Callable[[Any], A
     advice = ""
     if callable(value) and not isinstance(value, type):
         advice = "; of a functools.partial the arguments can be set by name"
+    if value is None:
+        raise LookupError(f"it is none, so it has no parts, and no {name!r}: set it as a whole")
     raise LookupError(f"{value!r} of type {type(value).__name__} has no parts, so no {name!r}{advice}")
 
 

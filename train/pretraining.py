@@ -11,6 +11,7 @@ be copied back. All of it is a function of (net, data, seed).
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,63 +34,68 @@ def sample(
 ) -> list[str]:
     """Set weights of `net` to samples of the data, each of 2-norm 1; the names of the layers that were set.
 
-    The weights of each unit of a hidden layer as wide as the inputs become one sample of the inputs; in the last layer,
-    what each unit below gives to the outputs becomes one sample of the targets: fields[1], one-hot where they are
-    `classes`, or the inputs again where there are none. Samples differ from layer to layer; see `reservoir`.
-    Biases stay. Raises ValueError where all samples are 0.
+    The weights of unit j of a hidden layer as wide as the inputs become the input of sample j. In the last layer, what
+    unit j below gives to the outputs becomes the target of sample j: fields[1], one-hot where they are `classes`, or
+    the input again where there are no targets. So a net with one hidden layer answers with the targets of the samples
+    that are most like the input (theanets chooses inputs and targets independently, which says nothing about classes).
+    Biases stay. See `reservoir` for which samples these are. Raises ValueError where all samples are 0.
     """
-    inputs, last = net.specs[0].size, net.names[-1]
-    done = []
-    for name, layer in net.layers.items():
-        if not isinstance(layer, Dense):
-            continue
-        units, below = layer.weight.shape
-        key = rng.key(seed, f"sample.{name}")
-        if name == last:
-            target = fields[1] if len(fields) > 1 else fields[0]
-            rows = reservoir(data, target, below, classes=classes if len(fields) > 1 else None, key=key)
-            layer.weight.copy_(torch.from_numpy(rows.T.copy()))
-        elif below == inputs:
-            layer.weight.copy_(torch.from_numpy(reservoir(data, fields[0], units, key=key)))
-        else:
-            continue
-        done.append(name)
-    return done
+    layers = {name: layer for name, layer in net.layers.items() if isinstance(layer, Dense)}
+    last, size = net.names[-1], net.specs[0].size
+    hidden = {name: layer for name, layer in layers.items() if name != last and layer.weight.shape[1] == size}
+    wanted = [layer.weight.shape[0] for layer in hidden.values()]
+    if last in layers:
+        wanted.append(layers[last].weight.shape[1])
+    if not wanted:
+        raise ValueError("sample: no layer is as wide as the inputs, and the last one has tied weights; nothing to set")
+    inputs, targets = reservoir(data, fields[:2], max(wanted), classes=classes, key=rng.key(seed, "sample"))
+    for layer in hidden.values():
+        layer.weight.copy_(torch.from_numpy(inputs[: layer.weight.shape[0]]))
+    if last in layers:
+        weight = layers[last].weight
+        weight.copy_(torch.from_numpy(targets[: weight.shape[1]].T.copy()))
+    return [*hidden, last] if last in layers else [*hidden]
 
 
 def reservoir(
-    data: Dataset | MinibatchSource, field: str, count: int, *, key: int, classes: int | None = None
-) -> NDArray[np.float64]:
-    """`count` samples (count, f) of a field, flattened, each divided by its 2-norm: a uniform choice without repetition.
+    data: Dataset | MinibatchSource, fields: Sequence[str], count: int, *, classes: int | None = None, key: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Inputs (count, f) and targets (count, c) of `count` samples, flattened, each divided by its 2-norm.
 
-    They are the first `count` samples that are not all 0 of a sweep shuffled with `key`: a choice that needs no pass
-    over the data, whatever their size. Of fewer samples than `count`, the rest are duplicates (chosen with replacement)
-    plus normal noise with the deviation of each feature among the normalised samples, normalised again. classes: of
-    integer labels, which become one-hot. Transforms of a source apply. Raises ValueError where all samples are 0.
+    fields: inputs and targets; without targets the inputs serve twice. They are the first `count` samples of which
+    neither is all 0 in a sweep shuffled with `key`: a uniform choice without repetition that needs no pass over the
+    data, whatever their size. Of fewer samples, the rest are duplicates, chosen with replacement, plus normal noise
+    with the deviation of each feature among the normalised samples, normalised again. classes: of integer labels, which
+    become one-hot. Transforms of a source apply. Raises ValueError where all samples are 0.
     """
-    found: list[NDArray[np.float64]] = []
-    with _shuffled(data, field, key) as source:
+    pools: tuple[list[NDArray[np.float64]], list[NDArray[np.float64]]] = [], []
+    with _shuffled(data, fields, key) as source:
         rows = len(source.dataset)
-        while len(found) < count and source.nominal_time < rows:
+        while len(pools[0]) < count and source.nominal_time < rows:
             batch = source.next_minibatch(min(READ_AT_ONCE, rows - source.nominal_time))
-            values = np.asarray(batch[field])
-            if classes is not None:
-                values = np.eye(classes)[values.astype(np.int64)]
-            for row in values.reshape(len(values), -1).astype(np.float64):
-                norm = float(np.sqrt((row * row).sum()))
-                if norm > 0.0 and len(found) < count:
-                    found.append(row / norm)
-    if not found:
-        raise ValueError(f"all samples of field {field!r} are 0: there is no direction that a weight could take")
-    pool = np.stack(found)
-    missing = count - len(pool)
-    if missing <= 0:
-        return pool
-    deviation = pool.std(axis=0)
-    chosen = pool[rng.integers(rng.key(key, "duplicates"), np.arange(missing), len(pool))]
-    places = np.arange(missing * pool.shape[1]).reshape(missing, pool.shape[1])
-    noisy = chosen + deviation * rng.normal(rng.key(key, "noise"), places)
-    return np.concatenate([pool, noisy / np.sqrt((noisy * noisy).sum(axis=1, keepdims=True))])
+            inputs = _flat(batch[fields[0]])
+            targets = inputs
+            if len(fields) > 1:
+                labels = np.asarray(batch[fields[1]])
+                targets = _flat(labels if classes is None else np.eye(classes)[labels.astype(np.int64)])
+            for pair in zip(inputs, targets, strict=True):
+                lengths = [float(np.sqrt((row * row).sum())) for row in pair]
+                if all(lengths) and len(pools[0]) < count:
+                    for rows_of, row, length in zip(pools, pair, lengths, strict=True):
+                        rows_of.append(row / length)
+    if not pools[0]:
+        raise ValueError(f"all samples of {' and '.join(fields)} are 0: there is no direction that weights could take")
+    found = len(pools[0])
+    chosen = rng.integers(rng.key(key, "duplicates"), np.arange(count - found), found) if count > found else None
+    done = []
+    for number, rows_of in enumerate(pools):
+        pool: NDArray[np.float64] = np.stack(rows_of)
+        if chosen is not None:
+            places = np.arange(len(chosen) * pool.shape[1]).reshape(len(chosen), pool.shape[1])
+            more = pool[chosen] + pool.std(axis=0) * rng.normal(rng.key(key, "noise", number), places)
+            pool = np.concatenate([pool, more / np.sqrt((more * more).sum(axis=1, keepdims=True))])
+        done.append(pool)
+    return done[0], done[1]
 
 
 def layerwise(net: FeedForward, *, seed: int) -> Stages:
@@ -169,8 +175,13 @@ def _tap(net: FeedForward, *, below: int, seed: int) -> Dense:
     return tap.to(weight)
 
 
-def _shuffled(data: Dataset | MinibatchSource, field: str, key: int) -> MinibatchSource:
+def _flat(values: Any) -> NDArray[np.float64]:
+    array = np.asarray(values)
+    return array.reshape(len(array), -1).astype(np.float64)
+
+
+def _shuffled(data: Dataset | MinibatchSource, fields: Sequence[str], key: int) -> MinibatchSource:
     """A source over the same data, shuffled throughout with `key`."""
     if isinstance(data, Dataset):
-        return MinibatchSource(data, seed=key, fields=[field])
-    return MinibatchSource(data.dataset, seed=key, transforms=data.arguments["transforms"], max_sweeps=1)
+        return MinibatchSource(data, seed=key, fields=fields)
+    return MinibatchSource(data.dataset, seed=key, transforms=data.arguments["transforms"])

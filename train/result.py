@@ -26,6 +26,7 @@ class StepResult(Mapping[str, float | None]):
     __slots__ = (
         "_finite",
         "_grad_norm",
+        "_spike",
         "coefficients",
         "denominators",
         "interval",
@@ -55,6 +56,7 @@ class StepResult(Mapping[str, float | None]):
         self.overflow = False
         self._grad_norm: Number = 0.0
         self._finite: bool | Tensor = True
+        self._spike: bool | Tensor = False
 
     @property
     def grad_norm(self) -> float:
@@ -64,11 +66,29 @@ class StepResult(Mapping[str, float | None]):
         return self._grad_norm
 
     @property
+    def norm(self) -> Number:
+        """What `grad_norm` is, a float or a 0-dim tensor that nobody has waited for."""
+        return self._grad_norm
+
+    @property
     def finite(self) -> bool:
         """Whether loss and gradient were finite; if not, the step has changed nothing."""
         if not isinstance(self._finite, bool):
             self._finite = bool(self._finite)
         return self._finite
+
+    @property
+    def spike(self) -> bool:
+        """Whether loss or gradient jumped, so that the update was left out."""
+        if not isinstance(self._spike, bool):
+            self._spike = bool(self._spike)
+        return self._spike
+
+    @property
+    def total(self) -> Number:
+        """What "total_loss" is, a float or a 0-dim tensor that nobody has waited for."""
+        present = zip(self.coefficients, self.numerators, self.denominators, strict=True)
+        return sum((c * x / d for c, x, d in present if d), 0.0) + self.regularization
 
     def take(self, shares: Sequence[Share]) -> None:
         """Take over what the terms have added up."""
@@ -91,6 +111,9 @@ class StepResult(Mapping[str, float | None]):
     def finite_flag(self) -> Tensor | None:
         """The same as a bool tensor () that nobody has waited for; None where it is known on the host."""
         return self._finite if isinstance(self._finite, Tensor) else None
+
+    def set_spike(self, spike: bool | Tensor) -> None:
+        self._spike = spike
 
     def set_finite(self, finite: bool | Tensor) -> None:
         self._finite = finite
@@ -136,7 +159,7 @@ def fetch_all(results: Sequence[StepResult]) -> None:
             [
                 torch.as_tensor(value, device=norm.device).to(torch.float64)
                 for result, norm in waiting
-                for value in (*result.numerators, result.regularization, norm, result._finite)
+                for value in (*result.numerators, result.regularization, norm, result._finite, result._spike)
             ]
         ).tolist()
     )
@@ -145,3 +168,4 @@ def fetch_all(results: Sequence[StepResult]) -> None:
         result.regularization = next(values)
         result._grad_norm = next(values)
         result._finite = bool(next(values))
+        result._spike = bool(next(values))

@@ -17,6 +17,7 @@ from minibatch.train.environment import environment
 from minibatch.train.folder import RunFolder
 from minibatch.train.history import as_document, as_validation
 from minibatch.train.rates import entries_in_motion
+from minibatch.train.skips import as_documents, from_documents
 
 if TYPE_CHECKING:
     from minibatch.train.trainer import Trainer
@@ -35,12 +36,26 @@ class Restored:
     changes: tuple[str, ...]
 
 
-def save(trainer: "Trainer", folder: RunFolder | None, path: Path | None) -> Path:
-    """Write a checkpoint of `trainer` to `path`, or to its place in the run's folder."""
+def save(trainer: "Trainer", folder: RunFolder | None, path: Path | None, *, wait: bool) -> Path:
+    """Write a checkpoint of `trainer` to `path`, or to its place in the run's folder; there, perhaps, by a thread."""
     trainer.refuse_half_a_step()
-    content = checkpoint.Content(
-        model=state.model_tensors(trainer.model),
-        optimizer={**state.optimizer_tensors(trainer.optimizers, trainer.owned), **averaged_tensors(trainer)},
+    if folder is not None:
+        folder.wait()  # its thread reads the memory that the state is copied to
+    if path is not None:
+        checkpoint.write(path, content_of(trainer))
+        return path
+    if folder is None:
+        raise ValueError("this Trainer has no folder: pass folder= to Trainer, or a path to save_checkpoint")
+    folder.begin(trainer.step, trainer.nominal_time)
+    return folder.save(lambda: content_of(trainer), trainer.nominal_time, wait=wait)
+
+
+def content_of(trainer: "Trainer") -> checkpoint.Content:
+    """All there is to a run at this moment, its tensors copied to memory that the next call uses again."""
+    optimizer = {**state.optimizer_tensors(trainer.optimizers, trainer.owned), **averaged_tensors(trainer)}
+    return checkpoint.Content(
+        model=trainer.staged_model.copied(state.model_tensors(trainer.model)),
+        optimizer=trainer.staged_optimizer.copied(optimizer),
         state={
             "format": checkpoint.FORMAT,
             "created_by": f"minibatch-timeline {_version()}",
@@ -51,19 +66,14 @@ def save(trainer: "Trainer", folder: RunFolder | None, path: Path | None) -> Pat
             "optimizers": state.optimizer_document(trainer.optimizers, trainer.owned),
             "history": [as_document(validation) for validation in trainer.history],
             "precision": trainer.precision.state(),
+            "spikes": None if trainer.detector is None else trainer.detector.state(),
+            "skips": as_documents(trainer.streams.skips),
             "averaging": None if trainer.averaging is None else trainer.averaging.since,
             "settings": settings(trainer),
             "environment": environment(trainer.model, trainer.optimizers),
             "config": described(trainer.config),
         },
     )
-    if path is not None:
-        checkpoint.write(path, content)
-        return path
-    if folder is None:
-        raise ValueError("this Trainer has no folder: pass folder= to Trainer, or a path to save_checkpoint")
-    folder.begin(trainer.step, trainer.nominal_time)
-    return folder.save(content, trainer.nominal_time)
 
 
 def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, override: Sequence[str]) -> Restored:
@@ -103,6 +113,10 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
     state.load_optimizers(trainer.optimizers, trainer.owned, entries, saved["optimizers"])
     if trainer.averaging is not None:
         trainer.averaging.load(averaged, saved.get("averaging"))
+    if trainer.detector is not None and saved.get("spikes"):
+        trainer.detector.restore(**saved["spikes"])
+    known = from_documents(saved.get("skips", []))
+    trainer.streams.skips[:] = [*known, *(skip for skip in trainer.streams.skips if skip not in known)]
     trainer.precision.restore(saved.get("precision") or {})
     trainer.history[:] = [as_validation(document) for document in saved.get("history", [])]
     trainer.take_position(saved["step"], saved["nominal_time"])
@@ -155,6 +169,7 @@ def settings(trainer: "Trainer") -> dict[str, Any]:
         "noise": {name: f"{type(m).__name__}({m.extra_repr()})" for name, m in layers if isinstance(m, KeyedNoise)},
         "foreign_noise": trainer.foreign_noise,
         "on_nonfinite": trainer.on_nonfinite,
+        "spikes": described(trainer.spikes),
         # Data, seed and order have been compared by the source itself.
         "source": {name: described(value) for name, value in opened.items() if name not in ("seed", "shuffle")},
     }

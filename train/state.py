@@ -16,31 +16,25 @@ Owned = Sequence[Mapping[str, Tensor]]
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and saved buffers on the CPU, by name, each with memory of its own.
+    """Parameters and saved buffers by name, where they lie; tied weights under every name they have.
 
     Raises CheckpointError for modules whose state is no tensor (`get_extra_state`): it could only be pickled.
     """
     tensors: dict[str, Tensor] = {}
-    storages: set[int] = set()
     for name, value in model.state_dict().items():
         if not isinstance(value, Tensor):
             raise CheckpointError(
                 f"the model's state has {name!r} of type {type(value).__name__}; checkpoints hold tensors only: "
                 "register it as a buffer"
             )
-        tensor = value.detach().cpu().contiguous()
-        # Tied weights: safetensors refuses tensors that share memory. Each gets a copy, and loading fills it twice.
-        if tensor.untyped_storage().data_ptr() in storages:
-            tensor = tensor.clone()
-        storages.add(tensor.untyped_storage().data_ptr())
-        tensors[name] = tensor
+        tensors[name] = value
     return tensors
 
 
 def optimizer_tensors(optimizers: Sequence[Optimizer], owned: Owned) -> dict[str, Tensor]:
-    """The optimizers' tensors on the CPU, named "number/parameter/entry"."""
+    """The optimizers' tensors, named "number/parameter/entry"."""
     return {
-        f"{number}/{name}/{entry}": value.detach().cpu().contiguous().clone()
+        f"{number}/{name}/{entry}": value
         for number, name, entry, value in _entries(optimizers, owned)
         if isinstance(value, Tensor)
     }

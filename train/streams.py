@@ -15,6 +15,7 @@ from minibatch.train.cuts import leaves, microbatches
 from minibatch.train.gradient import Forward, Part
 from minibatch.train.joint import JointBatch, JointSource
 from minibatch.train.precision import Precision
+from minibatch.train.skips import Skip, kept
 from minibatch.train.terms import Share, Term, plan
 
 Source = MinibatchSource | JointSource
@@ -66,6 +67,7 @@ class Streams:
         self.microbatch_size = microbatch_size
         self.leaf_size = leaf_size
         self.device = device
+        self.skips: list[Skip] = []  # intervals of the run's axis whose samples are left out
 
     def take(self, size: int) -> Taken:
         """The next `size` samples of the source."""
@@ -108,6 +110,10 @@ class Streams:
         parts = []
         for number, samples in taken.batches.items():
             host = TensorBatch(samples)
+            if self.skips:
+                keep = kept(host.times, self._skips_of(number))
+                if keep is not None:
+                    host = host.thinned(keep)
             size = self._share_of(number, nominal_size, taken.start)
             shares = [plan(term, host, nominal_size=size, time=taken.start) for term in self.by_stream[number]]
             batch = host if self.device.type == "cpu" else host.on(self.device)
@@ -134,6 +140,14 @@ class Streams:
             return found
         present = {share.term.name: share for share in found}
         return [present.get(term.name) or Share(term, 0.0, 0.0, False) for term in self.terms]
+
+    def _skips_of(self, number: int) -> list[Skip]:
+        """The skips in the nominal times of a stream."""
+        if not isinstance(self.source, JointSource):
+            return self.skips
+        name, source = self.source.names[number], self.source
+        stretches = [(source.time_of(name, skip.start), source.time_of(name, skip.stop)) for skip in self.skips]
+        return [Skip(start=start, stop=stop) for start, stop in stretches if start < stop]
 
     def _share_of(self, number: int, nominal_size: int, start: int) -> int:
         """How much of the nominal minibatch size is this stream's."""

@@ -75,6 +75,10 @@ class Term:
             raise ValueError(f"term {self.name!r}: coefficient={self.coefficient!r} is not a finite number")
         if self.over not in ("sample", "minibatch"):
             raise ValueError(f"term {self.name!r}: over={self.over!r}, expected 'sample' or 'minibatch'")
+        if self.over == "sample" and getattr(self.loss, "over", "sample") == "minibatch":
+            raise ValueError(
+                f'term {self.name!r}: its loss compares the samples of a minibatch with each other: write over="minibatch"'
+            )
 
 
 class Share:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from minibatch.train.batches import Inputs
 from minibatch.train.features import write_features
@@ -33,7 +33,7 @@ def measure_run(
     which: str | int | os.PathLike[str] = "newest",
     averaged: bool = False,
     data: str | os.PathLike[str] | None = None,
-    views: Callable[[Inputs], MultiView] | None = None,
+    views: Callable[[Inputs], MultiView] | Literal["recipe"] | None = None,
     stream: str | None = None,
     predictions: str | os.PathLike[str] | None = None,
     fields: Sequence[str] = (),
@@ -43,15 +43,21 @@ def measure_run(
     """Measure the run in `folder` on its validation data, or on the data set `data`; the folder stays as it is.
 
     which, averaged: whose weights, see `saved_model.load_model`. data: a data set with the same fields, or the folder
-    in which the run's data sets lie. views: makes of the model's inputs those of several views. stream: of a joint
-    model, whose data it is. predictions: where to write the outputs and `fields` of every sample, as a data set.
+    in which the run's data sets lie. views: makes of the model's inputs those of several views (of what the validation
+    source gives, where the recipe has one; of the data as they are, where `data` is a data set); "recipe" for what the
+    configuration says as `multiview`. stream: of a joint model, whose data it is. predictions: where to write the
+    outputs and `fields` of every sample, as a data set.
 
     Equal to what `Trainer.validate` gives with these weights and minibatch_size (but for the last bits of the forward
     pass, another minibatch_size gives the same).
     """
     saved = load_model(folder, which=which, averaged=averaged, say=say)
     terms, inputs = of_stream(saved, stream)
-    shown = inputs if views is None else views(inputs)
+    shown: Inputs = inputs if views is None or views == "recipe" else views(inputs)
+    if views == "recipe":
+        if saved.config.multiview is None:
+            raise ValueError(f"the recipe {saved.config.recipe} says nothing of several views: it has no multiview=")
+        shown = saved.config.multiview
     place = None if data is None else Path(data)
     with torch_threads(saved.config.threads, say), places_noted(), held_out(saved, Path(folder), place) as source:
         validation = evaluate(

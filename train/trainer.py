@@ -8,6 +8,7 @@ generator is saved or needed.
 
 import os
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +20,12 @@ from torch.optim import Optimizer
 from minibatch import Dataset, MinibatchSource, rng
 from minibatch.arguments import checked_integer
 from minibatch.models import noise
-from minibatch.train import batch_statistics, checks, foreign, loop, saving
+from minibatch.train import batch_statistics, checks, foreign, loop, recovery, saving
 from minibatch.train.averaging import EMA, Averaging
 from minibatch.train.batches import Inputs
 from minibatch.train.checks import Promise
 from minibatch.train.clipping import Clip
-from minibatch.train.errors import NonFiniteError, TrainingError
+from minibatch.train.errors import TrainingError
 from minibatch.train.exact_sum import ExactSum
 from minibatch.train.folder import RunFolder
 from minibatch.train.foreign import ForeignNoise
@@ -41,11 +42,13 @@ from minibatch.train.regularizers import Recorder, Regularization, Regularizer
 from minibatch.train.result import StepResult, fetch_all
 from minibatch.train.saving import Restored
 from minibatch.train.schedules import Schedule
+from minibatch.train.skips import Skip
+from minibatch.train.spikes import Detector, Spikes
+from minibatch.train.staging import Staging
 from minibatch.train.streams import Given, Source, Streams
 from minibatch.train.terms import Share, Term
 from minibatch.train.update import Update
 from minibatch.train.validation import Validation, evaluate
-
 
 
 class Trainer:
@@ -118,6 +121,8 @@ class Trainer:
         log_every: int = 50,
         foreign_noise: ForeignNoise = "refuse",
         on_nonfinite: Policy = "stop",
+        spikes: Spikes | None = None,
+        skips: Sequence[Skip] = (),
         check_unreached: bool = True,
         config: Mapping[str, Any] | None = None,
         announce: Callable[[str], None] = print_to_stderr,
@@ -173,7 +178,14 @@ class Trainer:
         self.precision = Precision(precision, self.device)
         watch = watch_for(self.device, self.optimizers, self._buffers, self.precision)
         self._on_host = watch == "host"
+        self._starts: deque[int] = deque(maxlen=1 + (spikes.rollback_steps if spikes is not None else 0))
         self.averaging = None if averaging is None else Averaging(model, averaging)
+        self.spikes = spikes
+        self.detector = None if spikes is None else Detector(spikes, self.device)
+        if spikes is not None and spikes.action == "rollback" and folder is None:
+            raise ValueError(
+                "Spikes(action='rollback') goes back to checkpoints: pass folder= to Trainer, and save_every="
+            )
         self.compiled = compile
         if compile:
             model.compile(**(compile if isinstance(compile, Mapping) else {}))
@@ -184,10 +196,12 @@ class Trainer:
             Regularization(self.regularizers, parameters),
             self.clips,
             watch,
-            Found(on_nonfinite, self.optimizers, self.device),
+            Found(checks.stopping(on_nonfinite, spikes), self.optimizers, self.device),
             self.precision,
             self.averaging,
+            self.detector,
         )
+        self.staged_model, self.staged_optimizer = Staging(), Staging()
         self._unwatched: list[StepResult] = []  # whose values are still on the device
         self.noise = noise.bind(model, lambda name: rng.key(self.seed, f"noise.{name}"))
         in_leaves = promise == "bits" or batch_norm == "leaf"
@@ -200,6 +214,7 @@ class Trainer:
             leaf_size=self.leaf_size if in_leaves else None,
             device=self.device,
         )
+        self.streams.skips = list(skips)
         self.gradient = Gradient(
             model,
             self.noise,
@@ -299,13 +314,20 @@ class Trainer:
                 self._folder.add_validation(result)
         return result
 
-    def save_checkpoint(self, path: str | os.PathLike[str] | None = None) -> Path:
+    def save_checkpoint(self, path: str | os.PathLike[str] | None = None, *, wait: bool = True) -> Path:
         """Save all there is to the run at this nominal time, into its folder or as the folder `path`; where it is now.
 
-        Raises CheckpointError if the disk is full or fails: earlier checkpoints are untouched then.
+        Without `wait`, a checkpoint in the run's folder is written by a thread while training goes on; `wait_for_saves`,
+        the next save and `close` wait for it. Raises CheckpointError if the disk is full or fails, that of a thread at
+        the next of these calls: earlier checkpoints are untouched then.
         """
         self.look()
-        return saving.save(self, self._folder, None if path is None else Path(path))
+        return saving.save(self, self._folder, None if path is None else Path(path), wait=wait)
+
+    def wait_for_saves(self) -> None:
+        """Wait until checkpoints that are being written are on the disk; CheckpointError if that failed."""
+        if self._folder is not None:
+            self._folder.wait()
 
     def restore_from_checkpoint(
         self, path: str | os.PathLike[str] | None = None, *, override: Sequence[str] = ()
@@ -333,24 +355,24 @@ class Trainer:
         return self._folder is not None and self._folder.holds_a_run()
 
     def look(self) -> None:
-        """A log point: fetch the values of the last steps, write their lines, and stop if one was not finite."""
+        """A log point: fetch the values of the last steps, write their lines, and see whether the run can go on."""
         recent, self._unwatched = self._unwatched, []
         fetch_all(recent)
-        bad: StepResult | None = None
         for result in recent:
             if self._folder is not None:
                 self._folder.add(result)
-            if not result.finite and not result.overflow and self.on_nonfinite == "stop":
-                bad = result
-                break
+            if recovery.ends(self, result):
+                # Later steps have updated nothing: the run stands where this one left it.
+                self._update.found.clear()
+                self._move_to(result.interval[1])
+                self.step = result.step
+                if self._folder is not None:
+                    self._folder.flush()
+                recovery.after_bad_step(self, result)
+                return
+            self._note(result)
         if self._folder is not None:
             self._folder.flush()
-        if bad is not None:
-            # Later steps have updated nothing: the run stands where this one left it.
-            self._update.found.clear()
-            self._move_to(bad.interval[1])
-            self.step = bad.step
-            self._stop(bad, ())
 
     def close(self) -> None:
         """Write what waits to be written and let the run's folder go. The source stays open: it is yours."""
@@ -385,6 +407,7 @@ class Trainer:
             self._between_steps = True
             return result
         result.step += 1
+        self._starts.append(t0)
         if self._buffers.kept:
             self._buffers.keep()
         try:
@@ -429,29 +452,33 @@ class Trainer:
         return finite
 
     def _write_down(self, result: StepResult, shares: Sequence[Share]) -> None:
-        """Count the step, put it into the ledger, and stop the run if it was not finite."""
+        """Count the step, put it into the ledger, and end the run, or bring it back, if the step was bad."""
         self.step = result.step
         self._between_steps = True
         if not self._on_host:
             self._unwatched.append(result)
         elif self._folder is not None:
             self._folder.add(result)
-        if self._update.watch != "device" and not result.finite:
+        if self._update.watch != "device" and not (result.finite and not result.spike):
             self._buffers.put_back()
-            if self.on_nonfinite == "stop" and not result.overflow:
-                self.look()
-                self._stop(result, shares)
+            if recovery.ends(self, result):
+                self.look()  # where values are still on the device, this is what ends the run
+                if self._on_host:
+                    recovery.after_bad_step(self, result, shares)
+                return
+            if self._on_host:
+                self._note(result)
         if result.step % self.log_every == 0:
             self.look()
 
-    def _stop(self, result: StepResult, shares: Sequence[Share]) -> None:
-        values = ", ".join(f"{name} {result[name]}" for name in result)
-        rows = [f"term {s.term.name!r}: rows {s.bad_rows[:10]} of the data set" for s in shares if s.bad_rows]
-        raise NonFiniteError(
-            f"step {result.step}, nominal time [{result.interval[0]:,}, {result.interval[1]:,}): {values}, norm of the "
-            f"gradient {result.grad_norm}{''.join('; not finite in ' + row for row in rows)}. The weights are as "
-            "before this step. To leave such steps out pass on_nonfinite='skip', or the interval as skip= to the source"
-        )
+    def _note(self, result: StepResult) -> None:
+        """A spike that was left out becomes part of the run's configuration."""
+        if result.spike:
+            recovery.leave_out(self, *result.interval, f"spike in step {result.step} ({result['total_loss']:.4g})")
+
+    def first_start(self) -> int:
+        """Where the first of the steps begins that a rollback leaves out."""
+        return self._starts[0]
 
     def _check_reached(self, shares: Sequence[Share]) -> None:
         """A parameter without a gradient after every term has been there once is reached by none."""

@@ -149,10 +149,21 @@ def _collection(value: Any, hint: Any, origin: Any, kinds: tuple[Any, ...], wher
 
 
 def _one_of(value: Any, kinds: tuple[Any, ...], hint: Any, where: str) -> Any:
-    """The first kind of a union that fits: a value that is already of a kind stays; texts are taken as texts last."""
+    """The first kind of a union that fits: a value that is already of a kind stays; a text is a number or none before
+    it is a text, and a plain word is a text before it is a list of one or the name of a function."""
     if not isinstance(value, str) and type(value) in kinds:
         return value
-    for kind in sorted(kinds, key=lambda kind: kind is str):
+    text = value.strip() if isinstance(value, str) else ""
+    reference = REFERENCE.fullmatch(text) is not None
+
+    def late(kind: Any) -> int:
+        if kind is str:
+            return 3 if reference or set(text) & set(",()[]{}") else 1
+        if typing.get_origin(kind) is Callable or kind is Callable:
+            return 0 if reference else 2
+        return 0 if kind in SCALARS or kind in (None, type(None)) or typing.get_origin(kind) is Literal else 2
+
+    for kind in sorted(kinds, key=late):
         try:
             return converted(value, kind, where)
         except ValueError:

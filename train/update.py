@@ -17,6 +17,7 @@ from minibatch.train.rates import Values, set_rates
 from minibatch.train.regularizers import Regularization
 from minibatch.train.result import StepResult
 from minibatch.train.schedules import Schedule
+from minibatch.train.spikes import Detector
 
 
 class Update:
@@ -36,6 +37,7 @@ class Update:
         found: Found,
         precision: Precision,
         averaging: Averaging | None,
+        spikes: Detector | None,
     ) -> None:
         self.parameters = parameters
         self.optimizers = optimizers
@@ -46,6 +48,7 @@ class Update:
         self.found = found
         self.precision = precision
         self.averaging = averaging
+        self.spikes = spikes
         self._curved = [optimizer for optimizer in optimizers if hasattr(optimizer, "curvature_due")]
 
     def apply(self, result: StepResult, finite: bool) -> None:
@@ -61,6 +64,10 @@ class Update:
         if self.watch == "host":
             finite = finite and self._measure(result, gradients)
             result.set_finite(finite)
+            if finite and self.spikes is not None:
+                spike = bool(self.spikes.judge(self._judged(result)))
+                result.set_spike(spike)
+                finite = not spike
         else:
             finite = self._measure_on_device(result, gradients)
         if finite:
@@ -95,6 +102,11 @@ class Update:
         self._clip(result, gradients, norm)
         return True
 
+    def _judged(self, result: StepResult) -> Tensor:
+        assert self.spikes is not None
+        value = result.total if self.spikes.policy.of == "loss" else result.norm
+        return torch.as_tensor(value, dtype=torch.float64)
+
     def _clip(self, result: StepResult, gradients: list[Tensor], norm: float | Tensor) -> None:
         known: float | Tensor | None = norm
         for clip in self.clips:
@@ -110,6 +122,10 @@ class Update:
                 finite = finite & torch.isfinite(numerator)
         result.set_grad_norm(norm)
         result.set_finite(finite)
+        if self.spikes is not None:
+            spike = self.spikes.judge(self._judged(result)) & finite
+            result.set_spike(spike)
+            finite = finite & ~spike
         self._clip(result, gradients, norm)
         if self.watch == "device":
             self.found.set(finite)

@@ -18,6 +18,8 @@ from minibatch.train.gradient import crosses_samples, is_per_sample, wrong_value
 from minibatch.train.metrics import Collected, Measured, Metric
 from minibatch.train.terms import Term, plan
 
+Data = MinibatchSource | Dataset | str | os.PathLike[str]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Validation(Mapping[str, float | None]):
@@ -44,9 +46,9 @@ class Validation(Mapping[str, float | None]):
 
 def evaluate(
     model: nn.Module,
-    data: MinibatchSource | Dataset | str | os.PathLike[str],
+    data: Data | Mapping[str, Data],
     *,
-    inputs: Inputs,
+    inputs: Inputs | Mapping[str, Inputs],
     terms: Sequence[Term] = (),
     metrics: Sequence[Measured] = (),
     minibatch_size: int = 1024,
@@ -58,6 +60,10 @@ def evaluate(
     where its denominator is not "weights"; coefficients do not matter. Only the values of terms over="minibatch", and
     of metrics whose sums are floating-point numbers, depend on minibatch_size.
 
+    Where a run has several sources, data maps the names of streams to their validation sets: every term and metric is
+    measured on that of its `stream`, through the inputs of that stream if `inputs` is a mapping too. What is of a
+    stream without a validation set has no value.
+
     >>> import tempfile
     >>> import numpy as np
     >>> from minibatch import DatasetWriter
@@ -68,11 +74,18 @@ def evaluate(
     >>> evaluate(nn.Identity(), folder, inputs="x", metrics=[mean], minibatch_size=3)["mean"]
     4.5
     """
+    _refuse_equal([each.name for each in (*terms, *metrics)])
+    if isinstance(data, Mapping):
+        return _of_streams(model, data, inputs, terms, metrics, minibatch_size)
+    if isinstance(inputs, Mapping):
+        raise TypeError(
+            f"inputs are given for the streams {', '.join(inputs)}: give a data set for each of them, as in "
+            f"{{{next(iter(inputs), 'name')!r}: …}}, to measure on"
+        )
     measured = [_as_mean(term) for term in terms]
     measured += [Term(m.name, m.values, weight=m.weight, mask=m.mask) for m in metrics if isinstance(m, Metric)]
     collected = [m for m in metrics if isinstance(m, Collected)]
     names = [term.name for term in measured]
-    _refuse_equal([*names, *(metric.name for metric in collected)])
     source = data if isinstance(data, MinibatchSource) else MinibatchSource(data, shuffle=None)
     parameter = next(model.parameters(), None)
     device = None if parameter is None or parameter.device.type == "cpu" else parameter.device
@@ -96,16 +109,17 @@ def evaluate(
                     continue
                 samples += batch.num_samples
                 host = TensorBatch(batch)
+                n = host.num_samples  # of packed sequences it counts the rows of their arrays
                 whole = host if device is None else host.on(device)
                 outputs = forward(model, whole)
                 for term in measured:
                     share = plan(term, host, nominal_size=minibatch_size, time=0)
                     if not share.absent:
                         values = _as_floating(term.loss(outputs, whole))
-                        if not is_per_sample(values, batch.num_samples) or crosses_samples(values, outputs):
+                        if not is_per_sample(values, n) or crosses_samples(values, outputs):
                             raise wrong_values(share, values, whole, outputs)
-                        share.count(values, 0, batch.num_samples)
-                        sums[term.name].append(share.weighted_sum(values, 0, batch.num_samples))
+                        share.count(values, 0, n)
+                        sums[term.name].append(share.weighted_sum(values, 0, n))
                         denominators[term.name] += share.denominator
                 for metric, state, mask in states:
                     share = plan(mask, host, nominal_size=minibatch_size, time=0)
@@ -126,6 +140,40 @@ def evaluate(
     _refuse_equal([*pairs, *(name for result in results.values() for name in result)])
     for result in results.values():
         pairs.update(result)
+    return Validation(pairs=pairs, samples=samples)
+
+
+def _of_streams(
+    model: nn.Module,
+    data: Mapping[str, Data],
+    inputs: Inputs | Mapping[str, Inputs],
+    terms: Sequence[Term],
+    metrics: Sequence[Measured],
+    minibatch_size: int,
+) -> Validation:
+    """One validation of every stream, in the order of `data`, and all of their values together."""
+    for each in (*terms, *metrics):
+        if each.stream is None:
+            raise ValueError(
+                f"{each.name!r} is of no stream, but there are validation sets of {', '.join(data)}: say with stream= "
+                "which of them it is measured on"
+            )
+    if isinstance(inputs, Mapping) and (unknown := [name for name in data if name not in inputs]):
+        raise ValueError(f"there are inputs for {', '.join(inputs)}, but none for {', '.join(unknown)}")
+    pairs = {each.name: (0.0, 0.0) for each in (*terms, *metrics) if each.stream not in data}
+    samples = 0
+    for name, own in data.items():
+        result = evaluate(
+            model,
+            own,
+            inputs=inputs[name] if isinstance(inputs, Mapping) else inputs,
+            terms=[term for term in terms if term.stream == name],
+            metrics=[metric for metric in metrics if metric.stream == name],
+            minibatch_size=minibatch_size,
+        )
+        _refuse_equal([*pairs, *result.pairs])
+        pairs.update(result.pairs)
+        samples += result.samples
     return Validation(pairs=pairs, samples=samples)
 
 

@@ -36,7 +36,7 @@ def attach(model: nn.Module, noise: Mapping[str, KeyedNoise | Sequence[KeyedNois
     """
     places: list[tuple[nn.Module, str, bool, Sequence[KeyedNoise]]] = []
     for pattern, given in noise.items():
-        layers = (given,) if isinstance(given, KeyedNoise) else tuple(given)
+        layers = (given,) if isinstance(given, nn.Module) else tuple(given)
         wrong = [type(layer).__name__ for layer in layers if not isinstance(layer, KeyedNoise)]
         if wrong or not layers:
             raise TypeError(f"attach: {pattern!r} has {wrong or 'no layer'}, expected noise layers of models.noise")

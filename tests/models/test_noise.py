@@ -329,12 +329,15 @@ def test_a_layer_keeps_the_dtype_of_its_input():
 FOREIGN = {
     "dropout": (nn.Dropout(0.5), True),
     "dropout2d": (nn.Dropout2d(0.5), True),
-    "alpha": (nn.AlphaDropout(0.5), False),
-    "rrelu": (nn.RReLU(), False),
+    "alpha": (nn.AlphaDropout(0.5), True),
+    "rrelu": (nn.RReLU(), True),
     "attention": (nn.MultiheadAttention(4, 2, dropout=0.1), False),
     "lstm": (nn.LSTM(3, 3, num_layers=2, dropout=0.1), False),
     "pool": (nn.FractionalMaxPool2d(2, output_size=3), False),
-    "DropPath": (type("DropPath", (nn.Module,), {"drop_prob": 0.1})(), False),
+    "DropPath": (type("DropPath", (nn.Module,), {"drop_prob": 0.1})(), True),
+    "StochasticDepth": (type("StochasticDepth", (nn.Module,), {"p": 0.1, "mode": "row"})(), True),
+    "batch mode": (type("StochasticDepth", (nn.Module,), {"p": 0.1, "mode": "batch"})(), False),
+    "DropBlock2d": (type("DropBlock2d", (nn.Module,), {"drop_prob": 0.1})(), False),
 }
 HARMLESS = [
     nn.Dropout(0.0),
@@ -353,11 +356,12 @@ def test_layers_that_draw_from_the_global_generator_are_found_by_path(name):
     assert list(noise.foreign(model)) == ["block.1"]
     if convertible:
         assert noise.convert(model) == ["block.1"]
-        assert isinstance(model["block"][1], Dropout)
-        assert model["block"][1].p == layer.p
+        assert isinstance(model["block"][1], noise.KeyedNoise)
         assert noise.foreign(model) == {}
+        assert noise.advice(model) == []
     else:
-        with pytest.raises(ValueError, match=r"block\.1"):
+        assert len(noise.advice(model)) == 1
+        with pytest.raises(ValueError, match=r"block\.1.*What to do: \w+: \w+"):
             noise.convert(model)
         assert model["block"][1] is layer
 
@@ -370,8 +374,8 @@ def test_layers_that_draw_nothing_are_left_alone():
 
 
 def test_nothing_is_converted_if_something_cannot_be():
-    model = nn.Sequential(nn.Dropout(0.5), nn.AlphaDropout(0.5))
-    with pytest.raises(ValueError, match=r"1: AlphaDropout"):
+    model = nn.Sequential(nn.Dropout(0.5), nn.LSTM(2, 2, num_layers=2, dropout=0.5))
+    with pytest.raises(ValueError, match=r"1: LSTM.*one LSTM of one layer each"):
         noise.convert(model)
     assert isinstance(model[0], nn.Dropout)
 

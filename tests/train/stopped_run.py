@@ -30,9 +30,12 @@ CROSS = on(cross_entropy, "label", output="logits")
 
 def main(data: Path, folder: Path, resume: bool) -> int:
     torch.set_num_threads(1)
-    with make_source(data) as source, make_trainer(
-        source, terms=Term("class", loss), folder=folder, microbatch_size=None, check_unreached=False
-    ) as trainer:
+    with (
+        make_source(data) as source,
+        make_trainer(
+            source, terms=Term("class", loss), folder=folder, microbatch_size=None, check_unreached=False
+        ) as trainer,
+    ):
         if resume:
             trainer.restore_from_checkpoint()
         ended = trainer.fit(

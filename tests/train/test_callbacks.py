@@ -55,7 +55,10 @@ def test_functions_and_listeners_are_called_and_methods_that_do_nothing_are_not(
     [
         (LossMonitor, r"got the class LossMonitor, expected an object: LossMonitor\(…\)"),
         ("print", "got 'print', expected a function"),
-        (type("Mine", (Listener,), {"on_validate": lambda self: None})(), "Mine: nothing calls on_validate; did you mean on_validation"),
+        (
+            type("Mine", (Listener,), {"on_validate": lambda self: None})(),
+            "Mine: nothing calls on_validate; did you mean on_validation",
+        ),
     ],
 )
 def test_what_nobody_would_call_is_refused(wrong, message):
@@ -120,7 +123,9 @@ def test_in_a_run_the_means_are_those_of_the_sweeps_and_lines_come_at_log_points
     ]
     means = [float(line.rpartition(" ")[2]) for line in lines if line.startswith("Epoch time")]
     assert means == pytest.approx([sum(losses[:5]) / 5, sum(losses[5:]) / 5], abs=6e-4)
-    assert all(re.fullmatch(r"epoch time: [\d.]+ ms, per step time: [\d.]+ ms", line) for line in times.getvalue().splitlines())
+    assert all(
+        re.fullmatch(r"epoch time: [\d.]+ ms, per step time: [\d.]+ ms", line) for line in times.getvalue().splitlines()
+    )
     assert times.getvalue().count("\n") == 2
 
 

@@ -67,6 +67,15 @@ def test_own_schedules_are_joined_and_decay_spares_vectors():
     assert found["0.bias"]["schedules"] == {"lr": first}
 
 
+def test_decay_by_schedule_or_per_sample_for_all_spares_vectors_too():
+    net = model()
+    found = by_name(net, groups(net, schedules={"weight_decay": abs}, weight_decay_per_sample=0.1))
+    assert found["0.weight"] | {"params": 0} == {
+        "params": 0, "schedules": {"weight_decay": abs}, "weight_decay_per_sample": 0.1,
+    }  # fmt: skip
+    assert found["0.bias"] | {"params": 0} == {"params": 0, "weight_decay": 0.0, "weight_decay_per_sample": 0.0}
+
+
 def test_groups_share_nothing_that_one_could_change_for_all():
     net = model()
     found = groups(net, schedules={"lr": abs}, weight_decay=0.1)

@@ -70,9 +70,13 @@ def test_what_cannot_work_is_said_before_the_first_step(data, options, message):
 
 
 def test_a_name_that_the_validation_has_not_is_an_error_with_those_it_has(data):
-    with make_source(data) as source, make_trainer(source, validation=data) as trainer:
-        with pytest.raises(ValueError, match="watch='acuracy' is neither .* which has class, fit, accuracy"):
-            trainer.fit(max_samples=90, validate_every=9, patience=1, watch="acuracy")
+    message = r"watch='acuracy' is neither .* which has class, fit, accuracy"
+    with (
+        make_source(data) as source,
+        make_trainer(source, validation=data) as trainer,
+        pytest.raises(ValueError, match=message),
+    ):
+        trainer.fit(max_samples=90, validate_every=9, patience=1, watch="acuracy")
 
 
 def test_validation_and_saving_by_steps_sweeps_samples_and_the_clock(data, tmp_path, monkeypatch):

@@ -19,7 +19,9 @@ def data(tmp_path_factory):
 
 def history(*values):
     return [
-        Validation(pairs={"error": (0.0 if v is None else v, 0.0 if v is None else 1.0)}, samples=1, nominal_time=10 * t)
+        Validation(
+            pairs={"error": (0.0 if v is None else v, 0.0 if v is None else 1.0)}, samples=1, nominal_time=10 * t
+        )
         for t, v in enumerate(values)
     ]
 

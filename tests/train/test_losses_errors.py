@@ -141,6 +141,14 @@ def test_missing_targets_have_no_loss_and_no_gradient(loss, missing, targets):
     assert torch.allclose(values.detach()[:, [0, 2]], whole)
 
 
+@pytest.mark.parametrize("loss", [mse, l1, huber, overshoot])
+def test_missing_targets_of_less_precision_have_no_loss_either(loss):
+    z = torch.tensor([0.1], dtype=torch.float64, requires_grad=True)  # its float32 is another number
+    value = loss(z, torch.tensor([math.nan]), missing=math.nan)
+    value.sum().backward()
+    assert (value.item(), z.grad.item()) == (0.0, 0.0)
+
+
 @pytest.mark.parametrize("loss", [cross_entropy, focal, multiclass_hinge])
 def test_missing_labels_have_no_loss_and_no_gradient(loss):
     z = torch.tensor(HUGE, requires_grad=True)

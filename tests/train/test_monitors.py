@@ -1,4 +1,4 @@
-"""The scales of weights, changes and gradients: right, in the right steps, with nothing changed and nothing left over."""
+"""The scales of weights, changes and gradients: right, in the right steps, nothing changed, nothing left over."""
 
 import json
 
@@ -57,7 +57,10 @@ def test_measuring_changes_nothing_and_leaves_no_hook_behind(data):
     def run(*callbacks):
         with make_source(data) as source, make_trainer(source) as trainer:
             trainer.fit(max_samples=90, callbacks=callbacks)
-            hooks = [*trainer.optimizers[0]._optimizer_step_pre_hooks, *trainer.optimizers[0]._optimizer_step_post_hooks]
+            hooks = [
+                *trainer.optimizers[0]._optimizer_step_pre_hooks,
+                *trainer.optimizers[0]._optimizer_step_post_hooks,
+            ]
             return as_numpy(trainer), hooks
 
     (plain, _), (measured, hooks) = run(), run(UpdateScales(10))

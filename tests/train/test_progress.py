@@ -11,8 +11,7 @@ import types
 import pytest
 
 from minibatch.errors import MissingExtraError
-from minibatch.train import StepResult
-from minibatch.train import Term, metrics, on
+from minibatch.train import StepResult, Term, metrics, on
 from minibatch.train.monitors import UpdateScales
 from minibatch.train.progress import ConvnetLines, JsonLines, ProgressLine, Several, TensorBoard, WandB
 from minibatch.train.validation import Validation
@@ -274,9 +273,7 @@ def test_convnet_lines_are_those_of_cuda_convnet(tmp_path):
     terms = (*TERMS, watched("top1", metrics.error), watched("top2", top2))
     with (
         make_source(data) as source,
-        make_trainer(
-            source, terms=terms, metrics=(), folder=tmp_path / "run", validation=data, log_every=3
-        ) as trainer,
+        make_trainer(source, terms=terms, metrics=(), folder=tmp_path / "run", validation=data, log_every=3) as trainer,
     ):
         trainer.fit(max_samples=81, validate_every=54, save_every=54, progress=lines, callbacks=[scales])
         names = [name for name, _ in trainer.model.named_parameters()]

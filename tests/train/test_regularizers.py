@@ -128,6 +128,20 @@ def test_a_scheduled_coefficient_is_that_at_the_beginning_of_the_step():
         regularization.add_gradients()
 
 
+def test_away_from_the_host_values_are_tensors_that_nobody_waits_for():
+    given = parameters()
+    schedule = Exponential(0.8, factor=0.5, samples=100)
+    regularization = Regularization([WeightL2(coefficient=schedule), WeightL1(coefficient=0.1)], given)
+    expected = [(regularization.add_gradients(time), regularization.values) for time in (0, 100, 100)]
+    for part in regularization._parts:
+        part.on_host = False
+    for time, (total, values) in zip((0, 100, 100), expected, strict=True):
+        ours = regularization.add_gradients(time)
+        assert isinstance(ours, torch.Tensor)
+        assert ours.item() == pytest.approx(total, rel=1e-14)
+        assert {name: value.item() for name, value in regularization.values.items()} == pytest.approx(values)
+
+
 def test_a_coefficient_of_zero_makes_no_gradient():
     given = parameters()
     Regularization([WeightL2(coefficient=lambda t: 0.0)], given).add_gradients(0)

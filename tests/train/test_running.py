@@ -2,13 +2,19 @@
 
 import json
 import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from minibatch import MinibatchSource
 from minibatch.errors import CheckpointError
 from minibatch.train import FolderInUseError, read_ledger, recipes
+from minibatch.train.config import described
 from minibatch.train.lock import FolderLock
-from minibatch.train.running import run_recipe
+from minibatch.train.running import config_for, load_config, merged, run_recipe
+from tests.train import tiny_recipe
 
 SHORT = {"max_samples": 1000}
 
@@ -109,11 +115,11 @@ def test_unknown_recipes_and_options_get_the_nearest_names():
         recipes.configure("digits", {"max_sample": 3})
 
 
-def test_every_recipe_has_defaults_and_names_itself():
+def test_every_recipe_has_defaults_and_its_options_make_it_again():
     for name in recipes.RECIPES:
         config = recipes.configure(name, {})
         assert config.recipe == name
-        assert recipes.configure(name, dict(config.options)) == config or config.options
+        assert described(replace(recipes.configure(name, config.options), set={})) == described(config)
 
 
 def test_a_run_that_is_already_further_is_left_as_it_is(finished, tmp_path):
@@ -140,3 +146,158 @@ def test_a_ledger_that_was_removed_is_missed(finished, tmp_path):
     said = []
     run_recipe("digits", tmp_path / "run", options={"max_samples": 1100}, resume=True, say=said.append)
     assert "the ledger has no lines of steps 1 to 16: it was removed, or the run kept none" in said
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    """A copy of the tiny recipe; what importing it adds to Python's path is taken back."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    return Path(shutil.copy(tiny_recipe.__file__, tmp_path / "mine.py"))
+
+
+def tiny_run(file, out, *, said=None, **options):
+    return run_recipe(
+        f"{file}:tiny", out, say=(lambda text: None) if said is None else said.append, **{"options": {}, **options}
+    )
+
+
+def test_the_configuration_of_a_run_is_made_again_from_its_folder(file, tmp_path):
+    changes = {
+        "rate": "0.1",
+        "net.width": "4",
+        "terms.class.coefficient": "0.5",
+        "schedules.0": "Cosine(0.1, samples=90)",
+    }
+    tiny_run(file, tmp_path / "run", options=changes)
+    said = []
+    config = load_config(tmp_path / "run", said.append)
+    assert not said
+    assert described(config) == json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config.options["rate"] == 0.1
+    assert config.terms[0].coefficient == 0.5
+    assert config.model(seed=1)(__import__("torch").zeros(2, 6).double()).shape == (2, 3)
+    state = json.loads((tmp_path / "run" / "checkpoints" / "t-000000000000" / "state.json").read_text())
+    assert state["config"]["terms"][0]["coefficient"] == 0.5, "a checkpoint has the complete one, too"
+
+
+def test_the_configuration_of_a_run_says_what_its_recipe_makes_otherwise_now(file, tmp_path):
+    tiny_run(file, tmp_path / "run")
+    file.write_text(file.read_text().replace("label_smoothing=0.1", "label_smoothing=0.3"))
+    said = []
+    config = load_config(tmp_path / "run", said.append)
+    assert config.terms[0].loss.options == {"label_smoothing": 0.3}
+    assert any("terms[0].loss.options.label_smoothing: 0.1 → 0.3" in line for line in said)
+    assert any("recipe_digest: " in line for line in said)
+    file.unlink()
+    with pytest.raises(ValueError, match="there is no file"):
+        load_config(tmp_path / "run")
+
+
+def test_a_resumed_run_follows_its_recipe_as_it_is_now_and_says_what_changed(file, tmp_path):
+    out = tmp_path / "run"
+    tiny_run(file, out, options={"net.width": "4"}, callbacks=[stop_at(7)])
+    text = file.read_text()
+    file.write_text(text.replace("rate: float = 0.05", "rate: float = 0.2").replace("width: int = 5", "width: int = 6"))
+    said = []
+    tiny_run(file, out, resume=True, said=said, options={"log_every": "5"})
+    changes = [line.removeprefix("changed since the checkpoint: ") for line in said if line.startswith("changed")]
+    assert "schedules[0].then.rate: 0.05 → 0.2" in changes, "what was edited in the file"
+    assert "log_every: 50 → 5" in changes, "what was changed by hand"
+    assert any(line.startswith("recipe_digest: ") for line in changes)
+    assert not any("width" in line for line in changes), "what had been set by hand stays"
+    config = load_config(out)
+    assert (config.options["rate"], config.options["net"].width, config.log_every) == (0.2, 4, 5)
+    assert config.set == {"net.width": "4", "log_every": 5}
+
+
+def test_a_file_is_the_same_recipe_by_any_of_its_paths(file, tmp_path, monkeypatch):
+    tiny_run(file, tmp_path / "run", callbacks=[stop_at(3)])
+    monkeypatch.chdir(tmp_path)
+    assert run_recipe("mine.py:tiny", Path("run"), options={}, resume=True, say=lambda text: None).stopped is None
+    with pytest.raises(CheckpointError, match="a run of the recipe .*mine.py:tiny, not of digits"):
+        run_recipe("digits", Path("run"), options={}, resume=True)
+
+
+def test_the_seed_of_a_run_stays_however_it_is_given(file, tmp_path):
+    tiny_run(file, tmp_path / "run")
+    with pytest.raises(CheckpointError, match=r"seed 3, which a resume cannot change \(given: 4\)"):
+        config_for(f"{file}:tiny", tmp_path / "run", {"seed": "4"}, resume=True)
+    file.write_text(file.read_text().replace("seed: int = 3", "seed: int = 5"))
+    with pytest.raises(CheckpointError, match=r"seed 3, which a resume cannot change \(given: 5\)"):
+        config_for(f"{file}:tiny", tmp_path / "run", {}, resume=True)
+
+
+def test_other_data_are_refused_at_a_resume(file, tmp_path):
+    tiny_run(file, tmp_path / "run", callbacks=[stop_at(3)])
+    other = file.read_text().replace("small.write(folder / name)", "small.write(folder / name, rows=60)")
+    file.write_text(other)
+    with pytest.raises(CheckpointError, match="data"):
+        tiny_run(file, tmp_path / "run", resume=True, data=tmp_path / "other")
+
+
+def test_what_is_set_as_a_whole_forgets_what_was_set_inside():
+    assert merged({"net.width": 4, "network": 1}, {"net": "Net()"}) == {"network": 1, "net": "Net()"}
+    assert merged({"a": 1}, {"a": 2, "b.c": 3}) == {"a": 2, "b.c": 3}
+    assert list(merged({"a": 1, "b": 1}, {"a": 2})) == ["b", "a"], "the newest comes last, as it was given"
+
+
+def test_a_run_without_patience_left_is_finished_and_stays_so(file, tmp_path):
+    changes = {
+        "validate_every": "9", "patience": "1", "schedules.0": "Constant(0.0)", "restore_best": "yes",
+    }  # fmt: skip
+    outcome = tiny_run(file, tmp_path / "run", options=changes)
+    assert outcome.stopped is None
+    assert outcome.ended_by.startswith("patience: 2 validations without an improvement")
+    assert outcome.nominal_time < 106
+    result = (tmp_path / "run" / "result.json").read_bytes()
+    again = tiny_run(file, tmp_path / "run", resume=True)
+    assert again.nominal_time == outcome.nominal_time
+    assert (tmp_path / "run" / "result.json").read_bytes() == result
+
+
+def test_a_recipe_may_bring_its_own_sources(file, tmp_path):
+    file.write_text(
+        file.read_text().replace(
+            "        threads=1,",
+            "        threads=1,\n        source=partial(opened, part='train'),\n"
+            "        validation_source=partial(opened, part='valid'),",
+        )
+        + "\n\ndef opened(prepared, seed, *, part):\n"
+        "    from minibatch import MinibatchSource\n"
+        "    return MinibatchSource(getattr(prepared, part), seed=seed, max_samples=40)\n"
+    )
+    outcome = tiny_run(file, tmp_path / "run", options={"max_samples": "30"})
+    assert outcome.nominal_time == 30
+    assert json.loads((tmp_path / "run" / "validation.jsonl").read_text().splitlines()[-1])["samples"] == 40
+    assert MinibatchSource is not None
+
+
+def test_an_error_in_the_users_loss_has_the_shapes_and_the_place(file, tmp_path):
+    file.write_text(
+        file.read_text().replace('on(cross_entropy, "label", label_smoothing=0.1)', "wrong")
+        + "\n\ndef wrong(outputs, batch):\n    return outputs @ outputs\n"
+    )
+    with pytest.raises(RuntimeError) as caught:
+        tiny_run(file, tmp_path / "run")
+    notes = "\n".join(caught.value.__notes__)
+    assert "the outputs are float64 (9, 3)" in notes
+    assert "label: int64 (9,)" in notes
+    assert f"raised at {file}:" in notes
+    assert "in wrong: `return outputs @ outputs`" in notes
+
+
+def test_a_run_has_all_fields_of_its_configuration_in_the_trainer(file, tmp_path):
+    from inspect import signature
+
+    from minibatch.train.loop import fit
+    from minibatch.train.running import OF_FIT, OF_TRAINER
+    from minibatch.train.trainer import Trainer
+
+    elsewhere = {
+        "recipe", "recipe_digest", "options", "set", "model", "terms", "optimizers", "data", "max_samples", "transforms",
+        "source", "validation_source", "threads", "multiview",
+    }  # fmt: skip
+    config = recipes.configure(f"{file}:tiny", {})
+    assert {*OF_TRAINER, *OF_FIT} | elsewhere == set(config.__dataclass_fields__)
+    assert set(OF_TRAINER) <= set(signature(Trainer).parameters)
+    assert set(OF_FIT) <= set(signature(fit).parameters)

@@ -104,6 +104,18 @@ def test_a_piece_that_restarts_sees_the_validations_since_its_beginning():
     assert seen == [(15, ((0, 2.0), (10, 1.0))), (35, values), (25, values[:2])]
 
 
+def test_what_a_piece_sees_depends_on_the_arguments_alone():
+    whole = Then((0.5, PLATEAU), borders=(20,))
+    worse, better = ((20, 1.0), (30, 2.0)), ((20, 2.0), (30, 1.0))
+    assert [whole(35, values) for values in (worse, better, worse, worse)] == [0.5, 1.0, 0.5, 0.5]
+    growing = [(20, 1.0)]
+    assert whole(35, growing) == 1.0
+    growing.append((30, 2.0))
+    assert whole(35, growing) == 0.5
+    held = Held(PLATEAU, every=30)
+    assert [held(t, worse) for t in (29, 30, 29, 59)] == [1.0, 0.5, 1.0, 0.5]
+
+
 def test_parts_that_watch_different_values_are_refused():
     other = Newbob(rate=0.1, watches="accuracy", mode="max")
     for make in (lambda: Product((PLATEAU, other)), lambda: Then((PLATEAU, other), borders=(5,))):

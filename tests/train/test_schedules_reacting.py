@@ -7,8 +7,10 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from minibatch.train import Metric
 from minibatch.train.schedules import Newbob, Plateau
 from tests.plain import schedules as plain
+from tests.train import small
 
 numbers = st.one_of(st.floats(0.01, 10.0), st.sampled_from([0.5, 0.5, 0.6, 0.601, math.nan]))
 histories = st.lists(numbers, max_size=30)
@@ -114,3 +116,16 @@ def test_the_value_depends_on_the_arguments_alone(schedule):
 def test_arguments_are_checked_when_it_is_made(make, message):
     with pytest.raises((ValueError, TypeError), match=message):
         make()
+
+
+def test_a_trainer_gives_it_the_validations_so_far(tmp_path):
+    data = small.write(tmp_path / "data")
+    worse = Metric("worse", lambda outputs, batch: outputs["logits"][:, 0] * 0 + 1)
+    rate = Plateau(rate=0.4, watches="worse", patience=1, factor=0.5)
+    with small.make_source(data) as source:
+        trainer = small.make_trainer(source, schedules=rate, validation=data, metrics=(worse,))
+        rates = []
+        for _ in range(6):
+            trainer.validate()
+            rates.append(trainer.train_minibatch().learning_rates[0])
+    assert rates == [0.4, 0.4, 0.2, 0.2, 0.1, 0.1]

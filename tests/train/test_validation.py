@@ -1,5 +1,7 @@
 """Validation is the exact mean over the data set, whatever the minibatch size, and leaves the model as it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -128,3 +130,36 @@ def test_validating_on_the_training_source_does_not_move_training(data):
         assert trainer.validate().samples == ROWS
         assert (source.nominal_time, trainer.nominal_time) == (9, 9)
         assert trainer.train_minibatch().interval == (9, 18)
+
+
+def test_every_stream_is_measured_on_its_own_validation_set(data, tmp_path):
+    other = write(tmp_path / "other", rows=31)
+    model = TwoHeads().double()
+    class_, fit = (replace(term, stream=stream) for term, stream in zip(TERMS, "ab", strict=True))
+    metrics_ = [replace(ACCURACY, stream="a"), replace(ACCURACY, name="other", stream="b")]
+    both = evaluate(model, {"a": data, "b": other}, inputs="x", terms=[class_, fit], metrics=metrics_)
+    first = evaluate(model, data, inputs="x", terms=TERMS, metrics=[ACCURACY])
+    second = evaluate(model, other, inputs="x", terms=TERMS, metrics=[ACCURACY])
+    assert both.samples == ROWS + 31
+    assert dict(both) == {"class": first["class"], "accuracy": first["accuracy"],
+                          "fit": second["fit"], "other": second["accuracy"]}  # fmt: skip
+    assert second["accuracy"] != first["accuracy"]
+    inputs = {"a": "x", "b": lambda model, batch: model(batch["x"] * 0)}
+    changed = evaluate(model, {"a": data, "b": other}, inputs=inputs, terms=[class_, fit])
+    assert changed["class"] == first["class"]
+    assert changed["fit"] != second["fit"]
+    only_b = evaluate(model, {"b": other}, inputs="x", terms=[class_, fit])
+    assert (only_b["class"], only_b["fit"]) == (None, second["fit"])
+
+
+def test_streams_that_do_not_fit_are_refused(data):
+    model = TwoHeads().double()
+    with pytest.raises(ValueError, match=r"'class' is of no stream.*sets of a:"):
+        evaluate(model, {"a": data}, inputs="x", terms=TERMS)
+    term = replace(TERMS[0], stream="a")
+    with pytest.raises(ValueError, match="inputs for b, but none for a"):
+        evaluate(model, {"a": data}, inputs={"b": "x"}, terms=[term])
+    with pytest.raises(TypeError, match=r"streams a: give a data set for each"):
+        evaluate(model, data, inputs={"a": "x"}, terms=[term])
+    with pytest.raises(ValueError, match="different names"):
+        evaluate(model, {"a": data}, inputs="x", terms=[term, term])

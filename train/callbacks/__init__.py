@@ -1,4 +1,4 @@
-"""Callbacks of `fit`: functions of (trainer, result), and listeners that hear of validations, checkpoints and the end."""
+"""Callbacks of `fit`: functions of (trainer, result), and listeners that hear of validations and the end, too."""
 
 from minibatch.train.callbacks.epochs import LossMonitor as LossMonitor
 from minibatch.train.callbacks.epochs import TimeMonitor as TimeMonitor

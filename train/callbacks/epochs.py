@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from minibatch.arguments import checked_integer
 from minibatch.train.callbacks.hooks import Listener
+from minibatch.train.every import rows_of
 from minibatch.train.result import StepResult, fetch_all
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ class _Epochs(Listener):
         self.steps = 0
 
     def on_begin(self, trainer: "Trainer") -> None:
-        if trainer.source is None:
+        rows = rows_of(trainer)
+        if rows is None:
             raise ValueError(f"{type(self).__name__} counts sweeps of a source, and this Trainer has none")
-        self.rows = len(trainer.source.dataset)
+        self.rows = rows
         self.epoch = -1
         self.last = time.monotonic()
 
@@ -100,9 +102,9 @@ class LossMonitor(_Epochs):
         Epoch time: 4286.163 ms, per step time: 2.286 ms, avg loss: 1.176
 
     loss: of this step, and the mean of this epoch so far (of this call of `fit`), each step by its samples. time: a
-    step's, mean since the line before. lr: of the first optimizer. The values of all steps between two lines are fetched
-    together: on a GPU, per_print_times=1 waits for the device in every step. A loss that is not finite (where the engine
-    was told to leave such steps out) ends the training, as in MindSpore.
+    step's, mean since the line before. lr: of the first optimizer. The values of all steps between two lines are
+    fetched together: on a GPU, per_print_times=1 waits for the device in every step. A loss that is not finite (where
+    the engine was told to leave such steps out) ends the training, as in MindSpore.
     """
 
     def __init__(self, per_print_times: int | None = None, file: IO[str] | None = None) -> None:
@@ -148,9 +150,11 @@ class LossMonitor(_Epochs):
 
     def _print_step(self, trainer: "Trainer", result: StepResult) -> None:
         size = result.interval[1] - result.interval[0]
-        if isinstance(trainer.minibatch_size, int):  # else it follows a schedule, and this is how it would be at this size
+        if isinstance(
+            trainer.minibatch_size, int
+        ):  # else it follows a schedule, and this is how it would be at this size
             size = trainer.minibatch_size
-        target = trainer.target or 0
+        target = trainer.target
         epoch, step, steps = place_in_epoch(result.interval, self.rows, size, target)
         epochs = -(-target // self.rows)
         milliseconds = 1000.0 * (self.last - self._printed_at) / max(1, result.step - self._printed)

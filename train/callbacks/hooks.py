@@ -48,6 +48,7 @@ class Listener:
         """When `fit` ends, also by an exception, of which `reason` then says kind and message."""
 
 
+NOTHING = Listener.__call__
 METHODS = ("on_begin", "on_validation", "on_save", "on_end")
 
 
@@ -61,7 +62,9 @@ class Hooks:
         for callback in callbacks:
             _check(callback)
         # Methods that a Listener has not overridden would only cost time, one call a step.
-        self.on_step = [c for c in callbacks if getattr(type(c), "__call__", None) is not Listener.__call__]
+        self.on_step: list[Callback] = [
+            c for c in callbacks if not isinstance(c, Listener) or type(c).__call__ is not NOTHING
+        ]
         self.on_begin: list[Callable[[Trainer], None]] = _methods(callbacks, "on_begin")
         self.on_validation: list[Callable[[Trainer, Validation], str | None]] = _methods(callbacks, "on_validation")
         self.on_save: list[Callable[[Trainer, Path], None]] = _methods(callbacks, "on_save")

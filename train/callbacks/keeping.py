@@ -12,7 +12,7 @@ from minibatch.arguments import checked_integer
 from minibatch.train import checkpoint
 from minibatch.train.best import Watch
 from minibatch.train.callbacks.hooks import Listener
-from minibatch.train.every import Due, Every, due
+from minibatch.train.every import Due, Every, due, rows_of
 from minibatch.train.patience import Mode, improvements
 from minibatch.train.result import StepResult
 from minibatch.train.validation import Validation
@@ -48,8 +48,8 @@ class EarlyStopping(Listener):
 class Checkpoint(Listener):
     """Saves a checkpoint into `folder` every so often, and keeps the newest `keep` of them (None: all).
 
-    every: samples (an integer), `every.Steps(n)`, `every.Sweeps(n)` or `every.Minutes(n)`, or several of these. They are
-    whole checkpoints, named by nominal time: `trainer.restore_from_checkpoint(path)` goes on from any of them.
+    every: samples (an integer), `every.Steps(n)`, `every.Sweeps(n)` or `every.Minutes(n)`, or several of these. They
+    are whole checkpoints, named by nominal time: `trainer.restore_from_checkpoint(path)` goes on from any of them.
     """
 
     def __init__(self, folder: str | Path, every: Every | Sequence[Every], *, keep: int | None = 5) -> None:
@@ -59,11 +59,11 @@ class Checkpoint(Listener):
         self._due: list[Due] = []
 
     def on_begin(self, trainer: "Trainer") -> None:
-        rows = None if trainer.source is None else len(trainer.source.dataset)
-        self._due = [due(one, "every", rows) for one in self.every]
+        self._due = [due(one, "every", rows_of(trainer)) for one in self.every]
 
     def __call__(self, trainer: "Trainer", result: StepResult) -> None:
-        if any([ask(result.step, result.interval) for ask in self._due]):
+        # All are asked: one that goes by the clock begins to count again.
+        if sum(ask(result.step, result.interval) for ask in self._due):
             trainer.save_checkpoint(checkpoint.place(self.folder, result.interval[1]))
             checkpoint.tidy(self.folder, keep_last=self.keep, announce=trainer.announce)
 

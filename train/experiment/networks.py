@@ -15,6 +15,7 @@ from minibatch import rng
 from minibatch.errors import CheckpointError
 from minibatch.models import autoencoder
 from minibatch.models.feedforward import FeedForward, Layers
+from minibatch.train.staging import Staging
 from minibatch.train import checkpoint, state
 from minibatch.train.arrays import as_columns, row_blocks
 from minibatch.train.config import described
@@ -143,7 +144,7 @@ class Network:
         if path is None:
             return
         content = checkpoint.Content(
-            model=state.model_tensors(self.net),
+            model=Staging().copied(state.model_tensors(self.net)),
             optimizer={},
             state={"format": checkpoint.FORMAT, "config": {"network": self.description()}},
         )

@@ -67,7 +67,8 @@ def open_data(train: Any, valid: Any, roles: Roles, settings: Settings, *, seed:
         for side, dataset in sides.items():
             if not len(dataset):
                 raise ValueError(f"valid_fraction={share}: of {len(opened)} samples none is left in {side!r}")
-        opened, measured = sides["train"], sides["valid"]
+        opened = sides["train"]
+        measured: Dataset | MinibatchSource = sides["valid"]
     elif valid is not None:
         given = _open(valid, roles, settings)
         measured = given.ahead(given.iteration_size) if isinstance(given, Calls) else given

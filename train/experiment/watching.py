@@ -19,7 +19,7 @@ PLACES = ("out", "pre")  # what a layer gives, and what its activation takes
 
 
 class Recorder:
-    """What chosen layers of a net gave in the forward pass of the microbatch at hand, by "layer:out" and "layer:pre"."""
+    """What chosen layers of a net gave in the forward pass at hand, by "layer:out" and "layer:pre"."""
 
     def __init__(self) -> None:
         self.recorded: dict[str, Tensor] = {}

@@ -108,12 +108,11 @@ def contrastive_margin(
     out = torch.eye(n, dtype=torch.bool, device=scores.device)
     more = _not_negatives("contrastive_margin", scores, keys, mask)
     if more is not None:
-        # In columns, as in `contrastive`: a sample without a pair is in neither direction a negative.
         out = out | more
     hits = scores.diagonal()
     values = _over_negatives(F.relu(margin + scores - hits[:, None]), out, negatives)
     if symmetric:
-        values = values + _over_negatives(F.relu(margin + scores.T - hits[:, None]), out.T, negatives)
+        values = values + _over_negatives(F.relu(margin + scores.T - hits[:, None]), out, negatives)
     return values
 
 

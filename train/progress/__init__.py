@@ -1,4 +1,4 @@
-"""What a person sees of a run, and what other programs read: lines, curves, files. Nothing here runs between log points."""
+"""What a person sees of a run, and what programs read: lines, curves, files. Nothing here runs between log points."""
 
 from minibatch.train.progress.boards import TensorBoard as TensorBoard
 from minibatch.train.progress.boards import WandB as WandB

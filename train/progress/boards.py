@@ -79,7 +79,9 @@ class WandB:
 
     def __init__(self, folder: Path | None = None, **options: Any) -> None:
         if importlib.util.find_spec("wandb") is None:
-            raise MissingExtraError("curves at Weights & Biases need 'wandb', which is not installed: pip install wandb")
+            raise MissingExtraError(
+                "curves at Weights & Biases need 'wandb', which is not installed: pip install wandb"
+            )
         self._wandb: Any = importlib.import_module("wandb")
         self._folder = folder
         self._options = options

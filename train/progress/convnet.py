@@ -1,14 +1,14 @@
 """Progress as cuda-convnet2 prints it.
 
-    1.0 (0.00%)... logprob: 7.156030, 1.000000, 0.995768 (8.428 sec)
-    ======================Test output======================
-    logprob: 5.305025, 0.938802, 0.819987
-    -------------------------------------------------------
-    Layer 'conv1' weights[0]: 7.898808e-03 [2.681663e-05] [3.395022e-03]
-    Layer 'conv1' biases: 2.679429e-04 [8.097122e-07]
-    -------------------------------------------------------
-    Saved checkpoint to checkpoints/t-000000003072
-    ======================================================= (16.188 sec)
+1.0 (0.00%)... logprob: 7.156030, 1.000000, 0.995768 (8.428 sec)
+======================Test output======================
+logprob: 5.305025, 0.938802, 0.819987
+-------------------------------------------------------
+Layer 'conv1' weights[0]: 7.898808e-03 [2.681663e-05] [3.395022e-03]
+Layer 'conv1' biases: 2.679429e-04 [8.097122e-07]
+-------------------------------------------------------
+Saved checkpoint to checkpoints/t-000000003072
+======================================================= (16.188 sec)
 """
 
 import sys
@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from minibatch.train.every import rows_of
 from minibatch.train.monitors import UpdateScales, convnet_lines
 from minibatch.train.progress.json_lines import means
 from minibatch.train.result import StepResult
@@ -39,9 +40,10 @@ class ConvnetLines:
 
     scales: of the same `fit` (there a callback), for the lines of the layers. file: stdout by default.
 
-    An epoch is a sweep of the source, from 1, and the batch counts log points in it, from 0: values are exact means over
-    the steps since the last line, where cuda-convnet2 had batches of images. A test reads all validation data, so there
-    is one line of it, and no "Averages". Values that are not finite end the run in the engine, before the weights.
+    An epoch is a sweep of the source, from 1, and the batch counts log points in it, from 0: values are exact means
+    over the steps since the last line, where cuda-convnet2 had batches of images. A test reads all validation data, so
+    there is one line of it, and no "Averages". Values that are not finite end the run in the engine, before the
+    weights.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class ConvnetLines:
         self._open = False
 
     def begin(self, trainer: "Trainer", target: int) -> None:
-        self._rows = 0 if trainer.source is None else len(trainer.source.dataset)
+        self._rows = rows_of(trainer) or 0
         self._last = time.monotonic()
 
     def step(self, result: StepResult, target: int) -> None:

@@ -43,9 +43,8 @@ class Told:
 
     def steps(self, results: Sequence[StepResult], target: int) -> None:
         """Tell of the steps since the last log point, at least one."""
-        if self._reporter is not None:
-            if not self._if_it_can("steps", results, target):
-                self._reporter.step(results[-1], target)
+        if self._reporter is not None and not self._if_it_can("steps", results, target):
+            self._reporter.step(results[-1], target)
 
     def validation(self, validation: Validation) -> None:
         if self._reporter is not None:

@@ -117,7 +117,8 @@ class MomentumTimeConstant:
     """μ = exp(-B / τ) with τ `samples` and B the minibatch size at t: momentum that is the same at any minibatch size.
 
     samples: τ, a number or a schedule. minibatch_size: that of the run, a number or its schedule. The short step at the
-    end of an axis is not known beforehand and counts as a full one. For the entry "momentum" of a parameter group.
+    end of an axis is not known beforehand and counts as a full one; the group entry "momentum_time_constant" of
+    rates.py, for a τ that is a number, knows every step's size. For the entry "momentum" of a parameter group.
 
     >>> momentum = MomentumTimeConstant(samples=1100, minibatch_size=64)
     >>> round(momentum(0), 6)

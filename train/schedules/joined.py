@@ -5,7 +5,7 @@ A part is a number or a schedule. Where a part watches a term or metric, so does
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from minibatch.train.schedules.curves import checked_borders
@@ -88,7 +88,7 @@ class Then:
         if place == 0 or not self.restart:
             return value_at(part, t, values)
         begin = self.borders[place - 1]
-        return value_at(part, t - begin, tuple((time - begin, value) for time, value in values if time >= begin))
+        return value_at(part, t - begin, values and _cut(self, values, begin, _since))
 
 
 @dataclass(frozen=True)
@@ -182,4 +182,25 @@ class Held:
 
     def __call__(self, t: int, values: Values = ()) -> float:
         begin = t - t % self.every
-        return value_at(self.schedule, begin, tuple(pair for pair in values if pair[0] <= begin))
+        return value_at(self.schedule, begin, values and _cut(self, values, begin, _until))
+
+
+def _since(values: Values, begin: int) -> Values:
+    """The validations from `begin` on, timed from there."""
+    return tuple((time - begin, value) for time, value in values if time >= begin)
+
+
+def _until(values: Values, end: int) -> Values:
+    """The validations up to `end`."""
+    return tuple(pair for pair in values if pair[0] <= end)
+
+
+def _cut(owner: Then | Held, values: Values, border: int, cut: Callable[[Values, int], Values]) -> Values:
+    """cut(values, border), kept for as long as both stay: a schedule is called at every step, and validations are many
+    steps apart. Only a tuple is kept, because it cannot change."""
+    seen = owner.__dict__.get("_cut")
+    if seen is None or seen[0] is not values or seen[1] != border:
+        seen = (values if isinstance(values, tuple) else None, border, cut(values, border))
+        owner.__dict__["_cut"] = seen
+    result: Values = seen[2]
+    return result

@@ -155,7 +155,7 @@ def paired_validations(one: Past, two: Past) -> list[tuple[Validation, Validatio
 def _configuration(past: Past) -> dict[str, Any]:
     """What a run's config.json says, without how it came to that."""
     document = past.document or {}
-    return {name: value for name, value in document.items() if name not in ("set", "forked_from")}
+    return {name: value for name, value in document.items() if name != "set"}
 
 
 def _copies(tensors: Mapping[str, object]) -> dict[str, Tensor]:

@@ -51,59 +51,31 @@ def fork(
     past, out = opened(past), Path(out)
     if past.make is not None:
         raise ValueError("a run that no recipe made is forked by hand: restore its checkpoint in another Trainer")
-    if step is not None and nominal_time is not None:
-        raise ValueError("say from where to fork by step= or by nominal_time=, not both")
     if out.exists() and any(out.iterdir()):
         raise CheckpointError(f"{out} is not empty: choose another folder for the fork")
-    if exact and step is None:
-        if nominal_time is None:
-            raise ValueError("exact=True needs step= or nominal_time=")
-        line = past.ledger.line_at_time(nominal_time)
-        if line is None:
-            raise ValueError(f"no step of {past.folder} has nominal time {nominal_time:,} in it")
-        step = line.step - 1
-    begins = past.checkpoint_at(step=step, nominal_time=nominal_time)
-    if begins is None and not exact:
-        place = f"at or before {f'step {step:,}' if step is not None else f'nominal time {nominal_time:,}'}"
-        first = next(iter(past.checkpoints()), None)
-        there = "it has none" if first is None else f"its first is after step {first.step:,}; --exact begins before it"
-        raise CheckpointError(f"{past.folder} has no whole checkpoint {place}: {there}")
-    target = step if exact and step is not None else begins.step if begins is not None else 0
-    before = past.config(target + 1)
+    begins = _beginning(past, step, nominal_time, exact=exact)
+    at = begins if isinstance(begins, int) else begins.step
+    before = past.config(at + 1)
     after = recipes.configure(before.recipe, running.merged(before.set, changes))
     if after.seed != before.seed:
         raise ValueError(
             f"a fork keeps data and noise, so its seed stays {before.seed} (given: {after.seed}): for another seed "
             "begin another run"
         )
-    (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+    lines = config.differences(config.described(before), config.described(after))
+    made = tuple(line for line in lines if not line.startswith("set.")) or tuple(lines)
     try:
-        if begins is None or begins.step != target:
-            with past.standing(target) as standing:
-                time = standing.trainer.nominal_time
-                path = standing.trainer.save_checkpoint(checkpoint.place(out / "checkpoints", time))
-            begins = Saved(path=path, step=target, nominal_time=time)
-        else:
-            path = checkpoint.place(out / "checkpoints", begins.nominal_time)
-            shutil.copytree(begins.path, path)
-            checkpoint.verify(path)  # the run may have removed it half way
+        saved = _checkpoint(past, begins, out / "checkpoints")
         for name in ("ledger.jsonl", "validation.jsonl"):
-            _copy_lines(past.folder / name, out / name, begins.step)
-        lines = tuple(config.differences(config.described(before), config.described(after)))
-        lines = tuple(line for line in lines if not line.startswith("set.")) or lines
-        origin = {
-            "run": os.path.abspath(past.folder),
-            "step": begins.step,
-            "nominal_time": begins.nominal_time,
-            "changes": lines,
-        }
+            _copy_lines(past.folder / name, out / name, saved.step)
         _link_data(past, out)
-        _write(out / FORK, origin)
-        _write(out / running.CONFIG, {**config.described(after), "forked_from": origin})
+        run = os.path.abspath(past.folder)
+        _write(out / FORK, {"run": run, "step": saved.step, "nominal_time": saved.nominal_time, "changes": made})
+        config.save_config(out / running.CONFIG, after)
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-    return Forked(folder=out, run=past.folder, recipe=after.recipe, begins=begins, changes=lines)
+    return Forked(folder=out, run=past.folder, recipe=after.recipe, begins=saved, changes=made)
 
 
 def origin_of(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
@@ -113,6 +85,44 @@ def origin_of(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return origin if isinstance(origin, dict) else None
+
+
+def _beginning(past: Past, step: int | None, nominal_time: int | None, *, exact: bool) -> Saved | int:
+    """The checkpoint that a fork begins from, or the step after which it begins where there is none."""
+    if step is not None and nominal_time is not None:
+        raise ValueError("say from where to fork by step= or by nominal_time=, not both")
+    if exact and step is None:
+        if nominal_time is None:
+            raise ValueError("exact=True needs step= or nominal_time=")
+        line = past.ledger.line_at_time(nominal_time)
+        if line is None:
+            raise ValueError(f"no step of {past.folder} has nominal time {nominal_time:,} in it")
+        step = line.step - 1
+    saved = past.checkpoint_at(step=step, nominal_time=nominal_time)
+    if exact and step is not None:
+        return saved if saved is not None and saved.step == step else step
+    if saved is None:
+        place = f"at or before {f'step {step:,}' if step is not None else f'nominal time {nominal_time}'}"
+        first = next(iter(past.checkpoints()), None)
+        there = "it has none" if first is None else f"its first is after step {first.step:,}"
+        raise CheckpointError(
+            f"{past.folder} has no whole checkpoint {place}: {there}; exact=True (--exact) begins without one"
+        )
+    return saved
+
+
+def _checkpoint(past: Past, begins: Saved | int, folder: Path) -> Saved:
+    """The checkpoint of the fork: a copy of the run's, or one of where the run goes again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(begins, int):
+        with past.standing(begins) as standing:
+            time = standing.trainer.nominal_time
+            path = standing.trainer.save_checkpoint(checkpoint.place(folder, time))
+        return Saved(path=path, step=begins, nominal_time=time)
+    path = checkpoint.place(folder, begins.nominal_time)
+    shutil.copytree(begins.path, path)
+    checkpoint.verify(path)  # the run may have removed it half way
+    return Saved(path=path, step=begins.step, nominal_time=begins.nominal_time)
 
 
 def _copy_lines(source: Path, target: Path, step: int) -> None:

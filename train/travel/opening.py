@@ -21,11 +21,13 @@ from typing import Any
 
 from minibatch import MinibatchSource
 from minibatch.errors import CheckpointError
-from minibatch.train import checkpoint, recipes, running, user_code
+from minibatch.train import checkpoint, recipes, running, skips, user_code
 from minibatch.train.config import Prepared, RunConfig
+from minibatch.train.history import as_validation
 from minibatch.train.joint import JointSource
 from minibatch.train.ledger import Ledger, LedgerLine
 from minibatch.train.result import StepResult
+from minibatch.train.spikes import Spikes
 from minibatch.train.streams import Source
 from minibatch.train.trainer import Trainer
 from minibatch.train.travel.compare import line_differences, line_from
@@ -128,16 +130,7 @@ class Past:
         path = self.folder / "validation.jsonl"
         if not path.exists():
             return []
-        return [
-            Validation(
-                pairs={name: (float(n), float(d)) for name, (n, d) in line["pairs"].items()},
-                samples=line["samples"],
-                nominal_time=line["t"],
-                step=line["step"],
-            )
-            for line in Ledger(path).documents(first)
-            if line["step"] < stop
-        ]
+        return [as_validation(line) for line in Ledger(path).documents(first) if line["step"] < stop]
 
     def config(self, step: int) -> RunConfig:
         """The configuration that `step` was computed with, made anew by its recipe.
@@ -157,6 +150,22 @@ class Past:
                 "with a folder and makes the run's Trainer in it, its source included"
             )
         return config_from(document)
+
+    def skips(self, step: int) -> list[skips.Skip]:
+        """The intervals of nominal time that the run leaves out, as they were for `step`."""
+        for saved in self.checkpoints():
+            if saved.step >= step:
+                documents = (state_of(saved.path) or {}).get("skips")
+                if documents is not None:
+                    return skips.from_documents(documents)
+                break
+        path = self.folder / skips.FILE
+        if not path.exists():
+            return []
+        try:
+            return skips.from_documents(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path} is damaged: {error!r}") from None
 
     def prepared(self, config: RunConfig) -> Prepared:
         """Where the data sets of the run lie; ValueError if they are not where it had them."""
@@ -183,7 +192,7 @@ class Past:
                 if trainer.folder is not None and trainer.folder.resolve() == self.folder.resolve():
                     raise ValueError("make= made a Trainer in the run's own folder: use the one it is called with")
                 if microbatch_size is not None:
-                    trainer.microbatch_size = microbatch_size
+                    trainer.microbatch_size = trainer.streams.microbatch_size = microbatch_size
             else:
                 config = self.config(step)
                 if microbatch_size is not None:
@@ -191,7 +200,8 @@ class Past:
                 stack.enter_context(user_code.places_noted())
                 stack.enter_context(running.torch_threads(config.threads, _say_nothing))
                 source = stack.enter_context(running.opened_source(config, self.prepared(config)))
-                trainer = stack.enter_context(running.make_trainer(config, source, None, _say_nothing))
+                options = {} if config.spikes is None else {"spikes": without_rollback(config.spikes)}
+                trainer = stack.enter_context(running.make_trainer(config, source, None, _say_nothing, **options))
             trainer.announce = _say_nothing
             yield trainer
 
@@ -225,6 +235,8 @@ class Past:
         configured = step + 1 if config_of is None else config_of
         with self.trainer(configured, microbatch_size=microbatch_size) as trainer:
             saved, passed_over = self._restore(trainer, step if begin is None else min(begin, step))
+            trainer.streams.skips = self.skips(configured)  # also those that a checkpoint before a rollback lacks
+            self._add_validations(trainer)
             unlike: int | None = None
             first = trainer.step
             while trainer.step < step:
@@ -253,10 +265,15 @@ class Past:
             result = trainer.train_at_most(whole_units(line.t1 - line.t0, source))
         if not result:
             raise CheckpointError(f"{self.folder}: the axis ends at {trainer.nominal_time:,}, before step {step:,}")
-        history = getattr(trainer, "history", None)
-        if isinstance(history, list):  # what reacts to validations must see those that the run saw
-            history += self.validations(step, step + 1)
+        self._add_validations(trainer)
         return result, line
+
+    def _add_validations(self, trainer: Trainer) -> None:
+        """Let what reacts to validations see those that the run made after its last step, without making them."""
+        known = {validation.nominal_time for validation in trainer.history}
+        for validation in self.validations(trainer.step, trainer.step + 1):
+            if validation.nominal_time not in known:
+                trainer.history.append(validation)
 
     def _restore(self, trainer: Trainer, most: int) -> tuple[Saved | None, tuple[str, ...]]:
         passed_over = []
@@ -283,6 +300,11 @@ def config_from(document: Mapping[str, Any]) -> RunConfig:
     options, chosen = document["options"], document.get("set", {})
     below = {name: value for name, value in chosen.items() if name.partition(".")[0] not in options}
     return replace(recipes.configure(document["recipe"], {**options, **below}), set=chosen)
+
+
+def without_rollback(spikes: Spikes) -> Spikes:
+    """The same judgement of spikes: the steps that were rolled back are in no ledger, so none will be again."""
+    return replace(spikes, action="skip", rollback_steps=0) if spikes.action == "rollback" else spikes
 
 
 def source_of(trainer: Trainer) -> Source:

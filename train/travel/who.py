@@ -7,7 +7,7 @@ a function of data and seed.
 import itertools
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from minibatch.laying import length_fields
 from minibatch.timeline import Holes, holes_of
 from minibatch.train.joint import JointSource
 from minibatch.train.ledger import LedgerLine
+from minibatch.train.skips import Skip, kept
 from minibatch.train.travel.opening import Past, opened, state_of, whole_units
 
 Integers = NDArray[np.int64]
@@ -34,7 +35,8 @@ class StepRows:
     rows, times: int64; of a sequence the time of its first element, which may lie before the step. sweeps: int64, None
     where several data sets are mixed and each has sweeps of its own. shards, places: the file that the row lies in, and
     its number there (of joined data sets, in the first of them). elements: of a sequence, how many are in this step.
-    left_out: "" for a sample; else why there is none: "skipped time", "skipped row" or "dropped" (by a transform).
+    left_out: "" for a sample; else why there is none: "skipped time", "skipped row" (by skip= of the source), "dropped"
+    (by a transform), or "skipped by the run" (as after a rollback: read, but given no weight).
     """
 
     line: LedgerLine
@@ -78,10 +80,10 @@ def who(past: Past | str | os.PathLike[str], first: int, stop: int | None = None
     begin = past.ledger.line_at(first)
     with past.source(first) as source:
         check_data(past, source)
-        axes = axes_of(source)
+        axes, skips = axes_of(source), past.skips(first)
         for line in itertools.chain([begin], past.ledger.between(first + 1, stop)):
             for axis in axes:
-                yield axis.step(line)
+                yield axis.step(line, skips)
 
 
 def when_seen(past: Past | str | os.PathLike[str], row: int, *, stream: str | None = None) -> Iterator[Occurrence]:
@@ -104,7 +106,8 @@ def when_seen(past: Past | str | os.PathLike[str], row: int, *, stream: str | No
         source, sweep = axis.source, 0
         while (time := source.when(row, sweep)) < axis.interval(last)[1]:
             end = time + int(axis.lengths(np.array([row]))[0])
-            why = axis.reasons(np.array([time]), np.array([row]))[0]
+            place, skips = np.array([time]), past.skips(last.step)
+            why = axis.reasons(place, np.array([row]))[0] or axis.skipped(place, skips)[0]
             line = ledger.line_at_time(axis.run_time(time))
             yield Occurrence(
                 stream=stream, time=time, sweep=sweep, step=None if line is None else line.step, left_out=why
@@ -150,11 +153,12 @@ class Axis:
             - 1
         )
 
-    def step(self, line: LedgerLine) -> StepRows:
-        """The rows of the step of a line."""
+    def step(self, line: LedgerLine, skips: Sequence[Skip] = ()) -> StepRows:
+        """The rows of the step of a line, of a run with `skips` of its own."""
         t0, t1 = self.interval(line)
         samples = line.samples if self.joint is None else None
         rows, times, why = self._by_rows(t0, t1, samples) if self.mode == "rows" else self._by_reading(t0, t1)
+        why = tuple(a or b for a, b in zip(why, self.skipped(times, skips), strict=True))
         shards, places = locate(self.source.dataset, rows)
         return StepRows(
             line=line,
@@ -179,6 +183,15 @@ class Axis:
         row = np.isin(rows, self._holes.rows)
         kept = self._holes.kept(times, rows)
         return tuple("" if k else "skipped row" if r else "skipped time" for k, r in zip(kept, row, strict=True))
+
+    def skipped(self, times: Integers, skips: Sequence[Skip]) -> tuple[str, ...]:
+        """Which of the given times the run itself leaves out: why, or ""."""
+        if self.joint is not None and self.stream is not None:
+            stream, joint = self.stream, self.joint
+            bounds = [(joint.time_of(stream, skip.start), joint.time_of(stream, skip.stop)) for skip in skips]
+            skips = [Skip(start=start, stop=stop) for start, stop in bounds if start < stop]
+        keep = kept(times, skips)
+        return ("",) * len(times) if keep is None else tuple("" if k else "skipped by the run" for k in keep)
 
     def _by_rows(self, t0: int, t1: int, samples: int | None) -> tuple[Integers, Integers, tuple[str, ...]]:
         """Without reading a row, unless a transform has dropped some, or might have."""

@@ -122,9 +122,10 @@ class Full(StepResult):
 def test_what_only_some_steps_have_is_read_as_it_was_written(tmp_path):
     full = Full(("class",), 3, (8, 12), 4)
     full.clipped = True
-    full.regularizers = (("weight_l2", 0.125),)
+    full.regularizers = {"weight_l2": 0.125}
+    full.set_spike(True)
     full.streams = (("a", 6, 9, 3), ("b", 2, 3, 1))
-    full.events = {"skipped": "spike", "ratio": float("inf")}
+    full.events = {"ratio": float("inf")}
     full.digest = "4be0"
     plain = StepResult(("class",), 4, (12, 16), 4)
     path = tmp_path / "ledger.jsonl"

@@ -12,6 +12,7 @@ from minibatch.errors import CheckpointError
 from minibatch.train import Trainer, cross_entropy, mse, on, parameters_digest, read_ledger
 from minibatch.train.checkpoint import read
 from minibatch.train.errors import NonFiniteError
+from minibatch.train.schedules import Newbob
 from minibatch.train.terms import Term
 from minibatch.train.travel import Past, replay
 from tests.train.small import TERMS, TwoHeads, fields, make_source, write
@@ -40,8 +41,7 @@ def test_a_step_comes_out_with_its_bits_and_its_samples_sum_to_the_ledger(past, 
     assert math.isclose(total, found.line.total_loss, rel_tol=1e-13)
 
 
-def test_values_are_those_of_the_losses_without_their_weights(past):
-    """Against a forward pass by hand, in eval mode of the dropout: its rate is 0 here."""
+def test_weights_and_masks_stand_between_values_and_what_is_summed(past):
     found = replay(past, 20)
     data = fields()
     for name, term in found.terms.items():
@@ -210,6 +210,27 @@ def test_a_run_of_a_recipe_is_made_again_from_its_folder(tmp_path):
         assert replay(past.folder, step).exact
     assert torch.get_num_threads() == threads
     assert files(past.folder) == before
+
+
+def reacting(data, folder):
+    """Its rate falls where a validation does not improve, and the terms do not improve by a half."""
+    falling = Newbob(rate=0.05, watches="class", threshold=0.5, relative=True)
+    return made(data, folder, schedules=falling, validation=data)
+
+
+def test_rates_that_react_to_validations_are_those_of_then(tmp_path):
+    data = write(tmp_path / "data")
+    make = partial(reacting, data)
+    with make(tmp_path / "run") as running, running.source:
+        running.validate()
+        running.fit(max_samples=STEPS * SIZE, save_every=250, validate_every=40)
+    past = Past(tmp_path / "run", make=make)
+    rates = [line.lr[0] for line in read_ledger(past.folder)]
+    assert len(set(rates)) > 4
+    for step in (3, 20, 27, 39):
+        found = replay(past, step)
+        assert found.exact
+        assert found.again.lr == (rates[step - 1],)
 
 
 def test_each_step_has_the_configuration_of_its_time(tmp_path):

@@ -10,7 +10,8 @@ from torch import nn
 from minibatch import Dataset, DatasetWriter, MinibatchSource, views
 from minibatch.errors import CheckpointError
 from minibatch.timeline import SkipRows
-from minibatch.train import Term, Trainer, read_ledger
+from minibatch.train import Term, Trainer, read_ledger, skips
+from minibatch.train.skips import Skip
 from minibatch.train.travel import Past, when_seen, who
 from minibatch.train.travel.who import locate
 from tests.train.small import ROWS
@@ -59,6 +60,20 @@ def test_holes_say_why_they_are_holes(tmp_path):
     assert {time for time, why in reasons.items() if why == "skipped time"} == {13, 14, 15} - {
         time for time, why in reasons.items() if why == "skipped row"
     }
+
+
+def test_what_the_run_itself_leaves_out_is_told_apart(tmp_path):
+    past = hand_made(tmp_path)
+    skips.write(past.folder, [Skip(start=20, stop=30, why="loss 81 in step 3")])
+    left = {
+        time
+        for each in who(past, 1, STEPS + 1)
+        for time, why in zip(each.times.tolist(), each.left_out, strict=True)
+        if why == "skipped by the run"
+    }
+    assert left == set(range(20, 30))
+    row = next(iter(who(past, 3))).rows[5]
+    assert next(iter(when_seen(past, int(row)))).left_out == "skipped by the run"
 
 
 def test_no_checkpoint_is_needed(tmp_path):

@@ -1,0 +1,75 @@
+"""A recipe outside the package, as users write them: the tests copy this file, and change the copy."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from minibatch.models import MLP
+from minibatch.train import Metric, RunConfig, Term, cross_entropy, metrics, on
+from minibatch.train.config import Prepared
+from minibatch.train.schedules import Cosine, Warmup
+from tests.train import small
+
+
+@dataclass(frozen=True)
+class Net:
+    """What of the network is an option, as one value."""
+
+    width: int = 5
+    activation: Literal["relu", "tanh"] = "tanh"
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A schedule that the package does not have."""
+
+    slope: float
+
+    def __call__(self, t: int) -> float:
+        return self.slope * t
+
+
+def tiny(
+    *,
+    seed: int = 3,
+    rate: float = 0.05,
+    net: Net = Net(),
+    widths: tuple[int, ...] = (),
+    note: str | None = None,
+    minibatch_size: int = 9,
+    max_samples: int = 106,
+) -> RunConfig:
+    return RunConfig(
+        model=partial(make_model, net=net, widths=widths, dropout=0.2),
+        inputs="x",
+        terms=(Term("class", on(cross_entropy, "label", label_smoothing=0.1), weight="zero"),),
+        metrics=(Metric("accuracy", on(metrics.accuracy, "label")),),
+        optimizers=partial(make_optimizer, rate=rate),
+        schedules=(Warmup(samples=20, then=Cosine(rate, samples=max_samples)),),
+        data=prepare,
+        seed=seed,
+        minibatch_size=minibatch_size,
+        max_samples=max_samples,
+        validate_every=53,
+        save_every=53,
+        threads=1,
+    )
+
+
+def make_model(*, net: Net, widths: tuple[int, ...], dropout: float, seed: int) -> torch.nn.Module:
+    sizes = (small.FEATURES, net.width, *widths, small.CLASSES)
+    return MLP(sizes=sizes, dropout=dropout, activation=net.activation, seed=seed).double()
+
+
+def make_optimizer(model: torch.nn.Module, *, rate: float, momentum: float = 0.9) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, foreach=True)
+
+
+def prepare(folder: Path) -> Prepared:
+    for name in ("train", "valid"):
+        if not (folder / name).exists():
+            small.write(folder / name)
+    return Prepared(train=folder / "train", valid=folder / "valid")

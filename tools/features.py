@@ -1,0 +1,64 @@
+"""`minibatch features RUN LAYER OUT`: what layers of a run's model put out for every sample, as a data set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from minibatch.errors import require
+from minibatch.tools.screen import print_json
+
+
+def features(
+    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    layers: Annotated[
+        str, typer.Argument(metavar="LAYER", help="Names of layers, separated by commas: layers.2,layers.4.")
+    ],
+    out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
+    checkpoint: Annotated[
+        str, typer.Option(help="Whose weights: newest, best (validation), a nominal time, or a checkpoint's path.")
+    ] = "newest",
+    averaged: Annotated[bool, typer.Option("--averaged", help="The moving average of the weights.")] = False,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A data set to read, or the folder of the run's data sets (default: RUN/data)."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="A field to write beside the features, such as label. Again for more.")
+    ] = None,
+    stream: Annotated[str | None, typer.Option(help="Of a joint model: whose inputs.")] = None,
+    minibatch_size: Annotated[int, typer.Option(help="Samples to read at once; changes no bit.", min=1)] = 1024,
+    leaf_size: Annotated[int, typer.Option(help="Samples in the model at once.", min=1)] = 64,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set in OUT.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+) -> None:
+    """Write the outputs of layers, with the row of each sample, in the order of the data (default: validation data)."""
+    for module in ("torch", "safetensors"):
+        require(module, "train", "features")
+    from minibatch import Dataset
+    from minibatch.train.features import write_features
+    from minibatch.train.running import torch_threads
+    from minibatch.train.saved_model import held_out, load_model
+    from minibatch.train.testing import of_stream
+    from minibatch.train.user_code import places_noted
+
+    names = [name.strip() for name in layers.split(",") if name.strip()]
+    saved = load_model(run, which=checkpoint, averaged=averaged)
+    _, inputs = of_stream(saved, stream)
+    with torch_threads(saved.config.threads, lambda text: None), places_noted(), held_out(saved, run, data) as source:
+        rows = write_features(
+            saved.model,
+            source,
+            names,
+            out,
+            inputs=inputs,
+            fields=keep or (),
+            minibatch_size=minibatch_size,
+            leaf_size=leaf_size,
+            overwrite=overwrite,
+        )
+    written = [name for name in Dataset.open(out).fields if name != "row" and name not in (keep or ())]
+    if as_json:
+        print_json({"run": str(run), "checkpoint": str(saved.path), "out": str(out), "rows": rows, "layers": written})
+    else:
+        typer.echo(f"{rows:,} rows of {', '.join(written)} ({saved.path.name} of {run}) in {out}")
