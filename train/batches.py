@@ -170,9 +170,9 @@ class TensorBatch(Mapping[str, Any]):
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
-    def times_tensor(self, offset: int = 0) -> Tensor:
-        """The nominal times of the samples on the device, all with `offset` added: int64 (n,)."""
-        tensor: Tensor = as_tensor(self.times + offset if offset else self.times, self.device)
+    def times_tensor(self) -> Tensor:
+        """The nominal times of the samples on the device: int64 (n,)."""
+        tensor: Tensor = as_tensor(self.times, self.device)
         return tensor
 
 

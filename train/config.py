@@ -22,6 +22,7 @@ from minibatch import rng
 from minibatch.arguments import checked_integer
 from minibatch.storage import write_atomically
 from minibatch.train import batch_statistics
+from minibatch.train.averaging import EMA
 from minibatch.train.batches import Inputs
 from minibatch.train.checks import Promise
 from minibatch.train.clipping import Clip
@@ -32,7 +33,9 @@ from minibatch.train.metrics import Metric
 from minibatch.train.multiview import MultiView
 from minibatch.train.patience import Mode
 from minibatch.train.precision import PrecisionName
+from minibatch.train.regularizers import Regularizer
 from minibatch.train.schedules import Schedule
+from minibatch.train.spikes import Spikes
 from minibatch.train.terms import Term
 from minibatch.transforms import Transform
 
@@ -80,11 +83,11 @@ class RunConfig:
     source: Callable[[Prepared, int], Any] | None = None
     validation_source: Callable[[Prepared, int], Any] | None = None
     schedules: Sequence[Schedule | None] | None = None
-    regularizers: Sequence[Any] = ()
+    regularizers: Sequence[Regularizer] = ()
     microbatch_size: int | None = None
     clip: Clip | Sequence[Clip] = ()
     clip_grad_norm: float | None = None
-    averaging: Any = None
+    averaging: EMA | None = None
     promise: Promise = "math"
     leaf_size: int = 32
     batch_norm: batch_statistics.Policy | None = None
@@ -92,7 +95,7 @@ class RunConfig:
     compile: bool | Mapping[str, Any] = False
     foreign_noise: ForeignNoise = "refuse"
     on_nonfinite: Policy = "stop"
-    spikes: Any = None
+    spikes: Spikes | None = None
     check_unreached: bool = True
     validate_every: Every | None = None
     validate_first: bool = False

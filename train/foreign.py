@@ -28,9 +28,10 @@ def check_noise(model: nn.Module, policy: ForeignNoise) -> list[str]:
     found = noise.foreign(model) if policy == "refuse" else {}
     if found:
         layers = "; ".join(f"{name or 'the model itself'}: {what}" for name, what in found.items())
+        hints = "".join(f"; {hint}" for hint in noise.advice(model))
         raise ValueError(
             "these layers draw from torch's global generator, so that no two cuts of a minibatch and no resumed run "
-            f"would see the same noise: {layers}. Write them with minibatch.models.noise, or pass "
+            f"would see the same noise: {layers}{hints}. Write them with minibatch.models.noise, or pass "
             "foreign_noise='convert' to have dropout layers replaced in place, or foreign_noise='allow' to have the "
             "global generator seeded in every microbatch: resuming is then exact, but other cuts give other noise"
         )

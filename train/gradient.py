@@ -31,14 +31,14 @@ Roots = tuple[list[Tensor], list[Tensor]]
 class Part:
     """What one source gives to a step: its samples, the shares of its terms, and where the samples are cut.
 
-    time_offset: added to nominal times in the keys of noise, so that two sources never share a mask.
+    stream: goes into the keys of noise, so that two sources never share a mask.
     """
 
     batch: TensorBatch
     shares: Sequence[Share]
     forward: Forward
     cuts: Cuts
-    time_offset: int = 0
+    stream: int = 0
     before_microbatch: Callable[[int, int], None] | None = None
 
 
@@ -128,7 +128,7 @@ class Gradient:
         if part.before_microbatch is not None:
             part.before_microbatch(start, stop)
         if self.keys is not None:
-            stack.enter_context(self.keys.at(batch.times_tensor(part.time_offset)))
+            stack.enter_context(self.keys.at(batch.times_tensor(), stream=part.stream))
         if self.around is not None:
             stack.enter_context(self.around(batch))
         return stack

@@ -22,7 +22,10 @@ STATE_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class JointBatch:
-    """A step's minibatches by name of their source, those without samples left out; `nominal_time` and `nominal_end` are those of the joint axis."""
+    """A step's minibatches by name of their source, those without samples left out.
+
+    nominal_time, nominal_end: of the joint axis.
+    """
 
     parts: Mapping[str, Batch]
     nominal_time: int

@@ -18,7 +18,7 @@ NAMES = (
     "minibatch.train.regularizers",
     "minibatch.train.clipping",
     "minibatch.train.averaging",
-    "minibatch.train.guard",
+    "minibatch.train.spikes",
     "minibatch.train.optimizers",
     "minibatch.train.losses",
     "minibatch.train.metrics",

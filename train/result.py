@@ -18,9 +18,10 @@ class StepResult(Mapping[str, float | None]):
     step itself waits for nothing. A result is falsy when there was no minibatch: the axis has ended.
 
     step: the number of this step, from 1. interval: [t0, t1) of nominal time. num_samples: how many samples it had.
-    numerators, denominators, coefficients: of the terms, in the order of `names`. regularization: its part of the
-    total, regularizers: that of every weight regularizer by name. learning_rates: one per optimizer. updated: False where there was nothing to learn from. overflow: whether a
-    scaled float16 gradient was too large, so that the update was left out and the scale halved.
+    numerators, denominators, coefficients: of the terms, in the order of `names`. regularization: the part of weight
+    regularizers in the total, regularizers: that of each by name. learning_rates: one per optimizer. updated: False
+    where there was nothing to learn from. overflow: whether a scaled float16 gradient was too large, so that the update
+    was left out and the scale halved.
     """
 
     __slots__ = (

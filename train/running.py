@@ -144,7 +144,8 @@ def run_recipe(
 
     options: changes by name or dotted path, see `recipes.configure`; errors: see `config_for`.
     """
-    recipes.find(recipe)  # an unknown name is an error before anything is looked at
+    if ":" not in recipe:
+        recipes.find(recipe)  # an unknown name is an error before anything is looked at
     config = config_for(recipe, out, options, resume=resume)
     lock = FolderLock(out)  # two runs that begin at once must not both make the data
     try:

@@ -1,7 +1,8 @@
 """Spikes of the loss or the gradient: found before the weights are touched, and what is done about them.
 
-A value is a spike if it is above the median of the last steps by more than `factor` times their spread. Everything is a
-function of the steps so far, computed where the gradient is, so nobody waits for it; what it remembers is in checkpoints.
+A value is a spike if it is above the median of the last steps by more than `factor` times their spread. Everything is
+a function of the steps so far, computed where the gradient is, so nobody waits for it; what it remembers is part of
+checkpoints.
 """
 
 from collections.abc import Sequence

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minibatch.errors import CheckpointError
+from minibatch.train.config import described
 
 Owned = Sequence[Mapping[str, Tensor]]
 
@@ -67,12 +68,7 @@ def settings_of(optimizers: Sequence[Optimizer], owned: Owned) -> list[dict[str,
         names = {id(parameter): name for name, parameter in mine.items()}
         groups = []
         for group in optimizer.param_groups:
-            plain = {
-                key: value.tolist() if isinstance(value, Tensor) else value
-                for key, value in group.items()
-                if key != "params"
-            }
-            plain = {k: list(v) if isinstance(v, tuple) else v for k, v in plain.items() if k != "initial_lr"}
+            plain = {k: described(v) for k, v in group.items() if k not in ("params", "param_names", "initial_lr")}
             groups.append({**plain, "parameters": [names[id(p)] for p in group["params"]]})
         settings.append({"kind": kind_of(optimizer), "groups": groups})
     return settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from minibatch import MinibatchSource
+from minibatch import MinibatchSource, rng
 from minibatch.batch import Batch
 from minibatch.train.batches import Inputs, Samples, TensorBatch, forward_function
 from minibatch.train.cuts import leaves, microbatches
@@ -20,7 +20,6 @@ from minibatch.train.terms import Share, Term, plan
 
 Source = MinibatchSource | JointSource
 Given = Batch | Mapping[str, Any]
-STREAM_BITS = 56  # nominal times of streams, as keys of noise, are so far apart
 
 
 class Taken:
@@ -53,12 +52,14 @@ class Streams:
         inputs: Inputs | Mapping[str, Inputs],
         precision: Precision,
         *,
+        seed: int,
         microbatch_size: int | None,
         leaf_size: int | None,
         device: torch.device,
     ) -> None:
         self.source = source
         self.names: tuple[str | None, ...] = source.names if isinstance(source, JointSource) else (None,)
+        self.keys = [0 if name is None else rng.key(seed, f"stream.{name}") for name in self.names]
         self.terms = terms
         self.by_stream = _by_stream(terms, self.names)
         self.forwards: list[Forward] = [
@@ -127,7 +128,7 @@ class Streams:
                     shares=shares,
                     forward=self.forwards[number],
                     cuts=cuts,
-                    time_offset=number << STREAM_BITS,
+                    stream=self.keys[number],
                     before_microbatch=before,
                 )
             )

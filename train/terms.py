@@ -77,7 +77,7 @@ class Term:
             raise ValueError(f"term {self.name!r}: over={self.over!r}, expected 'sample' or 'minibatch'")
         if self.over == "sample" and getattr(self.loss, "over", "sample") == "minibatch":
             raise ValueError(
-                f'term {self.name!r}: its loss compares the samples of a minibatch with each other: write over="minibatch"'
+                f'term {self.name!r}: its loss compares the samples of a minibatch: write over="minibatch"'
             )
 
 

@@ -210,6 +210,7 @@ class Trainer:
             objective,
             inputs,
             self.precision,
+            seed=self.seed,
             microbatch_size=self.microbatch_size,
             leaf_size=self.leaf_size if in_leaves else None,
             device=self.device,
@@ -317,9 +318,9 @@ class Trainer:
     def save_checkpoint(self, path: str | os.PathLike[str] | None = None, *, wait: bool = True) -> Path:
         """Save all there is to the run at this nominal time, into its folder or as the folder `path`; where it is now.
 
-        Without `wait`, a checkpoint in the run's folder is written by a thread while training goes on; `wait_for_saves`,
-        the next save and `close` wait for it. Raises CheckpointError if the disk is full or fails, that of a thread at
-        the next of these calls: earlier checkpoints are untouched then.
+        Without `wait`, a checkpoint in the run's folder is written by a thread while training goes on;
+        `wait_for_saves`, the next save and `close` wait for it. Raises CheckpointError if the disk is full or fails,
+        that of a thread at the next of these calls: earlier checkpoints are untouched then.
         """
         self.look()
         return saving.save(self, self._folder, None if path is None else Path(path), wait=wait)

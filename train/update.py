@@ -74,19 +74,20 @@ class Update:
             for optimizer in self.optimizers:
                 optimizer.step()
             if self.regularization.acts_after_update:
-                flag = result.finite_flag if self.watch == "device" else None
+                # Of the run, not of this step: after a bad one that ends it, the optimizers stay still.
+                flag = self.found.flag == 0 if self.watch == "device" else None
                 self.regularization.after_update(result.interval[0], self.optimizers, flag)
-            if self.averaging is not None:
-                self.averaging.update(*result.interval)
             self.precision.went_well()
             result.updated = True
         elif self.precision.scaled and result.losses_are_finite():
             result.overflow = self.precision.overflowed()
+        if self.averaging is not None:  # time passes over steps without an update, too
+            self.averaging.update(*result.interval)
 
     def curve(self, gradient: Gradient, parts: Sequence[Part], result: StepResult, key: int) -> None:
         """Give optimizers that ask for it the curvature of the step's objective, before their step."""
         for optimizer in self._curved:
-            if optimizer.curvature_due(result.step):
+            if optimizer.curvature_due(result.step - 1):
                 products_for(optimizer, gradient, parts, key)
 
     def set_rates(self, t0: int, t1: int, values: Values) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from minibatch.train import Trainer, cross_entropy, mse, on, parameters_digest, 
 from minibatch.train.checkpoint import read
 from minibatch.train.errors import NonFiniteError
 from minibatch.train.schedules import Newbob
+from minibatch.train.skips import Skip
 from minibatch.train.terms import Term
 from minibatch.train.travel import Past, replay
 from tests.train.small import TERMS, TwoHeads, fields, make_source, write
@@ -84,6 +85,17 @@ def test_without_checkpoints_the_first_weights_are_enough(tmp_path):
     found = replay(past, 15)
     assert found.exact
     assert (found.began, found.ran) == (None, 14)
+
+
+def test_what_the_run_leaves_out_is_left_out_again(tmp_path):
+    """Also where it was decided after the checkpoint that one begins from, as a rollback does."""
+    past = hand_made(tmp_path, skips=[Skip(start=120, stop=131)])
+    later = Past(past.folder, make=partial(made, tmp_path / "data"))
+    for step in (14, 15, 20):
+        assert replay(later, step).exact
+    times = replay(later, 14).terms["class"].times
+    assert len(times)
+    assert not set(times.tolist()) & set(range(120, 131))
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path):

@@ -10,7 +10,7 @@ from torch import nn
 from minibatch import Dataset, DatasetWriter, MinibatchSource, views
 from minibatch.errors import CheckpointError
 from minibatch.timeline import SkipRows
-from minibatch.train import Term, Trainer, read_ledger, skips
+from minibatch.train import Term, Trainer, read_ledger
 from minibatch.train.skips import Skip
 from minibatch.train.travel import Past, when_seen, who
 from minibatch.train.travel.who import locate
@@ -63,8 +63,7 @@ def test_holes_say_why_they_are_holes(tmp_path):
 
 
 def test_what_the_run_itself_leaves_out_is_told_apart(tmp_path):
-    past = hand_made(tmp_path)
-    skips.write(past.folder, [Skip(start=20, stop=30, why="loss 81 in step 3")])
+    past = hand_made(tmp_path, skips=[Skip(start=20, stop=30, why="loss 81 in step 3")])
     left = {
         time
         for each in who(past, 1, STEPS + 1)

@@ -1,0 +1,156 @@
+"""Testing a run: the values of its own validation, other checkpoints, other data, several views, predictions."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from minibatch import Dataset
+from minibatch.errors import CheckpointError
+from minibatch.train.multiview import MultiView
+from minibatch.train.running import run_recipe
+from minibatch.train.saved_model import load_model
+from minibatch.train.testing import measure_run, of_stream
+from tests.train import small
+
+TINY = "tests.train.tiny_recipe:tiny"
+
+
+def quiet(text):
+    pass
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of the tiny recipe with a checkpoint at every validation, and averaged weights."""
+    out = tmp_path_factory.mktemp("testing") / "run"
+    changes = {"validate_every": "18", "save_every": "18", "keep_last": "none", "averaging": "EMA(halflife=30)"}
+    run_recipe(TINY, out, options={**changes, "schedules.0": "Constant(0.4)"}, say=quiet)
+    return out
+
+
+def validations(run):
+    lines = (run / "validation.jsonl").read_text().splitlines()
+    return {line["t"]: line for line in map(json.loads, lines)}
+
+
+def test_the_newest_weights_give_the_last_validation_of_the_run_bit_for_bit(run):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    tested = measure_run(run, say=quiet)
+    last = validations(run)[106]
+    assert {name: list(pair) for name, pair in tested.validation.pairs.items()} == last["pairs"]
+    assert (tested.validation.nominal_time, tested.validation.step) == (106, last["step"])
+    assert tested.validation.samples == small.ROWS
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_every_checkpoint_can_be_tested(run):
+    for time, line in validations(run).items():
+        pairs = measure_run(run, which=str(time), say=quiet).validation.pairs
+        assert {name: list(pair) for name, pair in pairs.items()} == line["pairs"]
+    path = run / "checkpoints" / "t-000000000018"
+    assert measure_run(run, which=path, say=quiet).validation["class"] == pytest.approx(
+        measure_run(run, which=18, say=quiet).validation["class"]
+    )
+    assert measure_run(run, which="t-000000000018", say=quiet).saved.path == path
+
+
+def test_the_best_checkpoint_is_that_of_the_best_validation(run):
+    values = {time: line["pairs"]["class"][0] / line["pairs"]["class"][1] for time, line in validations(run).items()}
+    best = min(values, key=lambda time: values[time])
+    tested = measure_run(run, which="best", say=quiet)
+    assert (tested.validation.nominal_time, tested.validation["class"]) == (best, values[best])
+
+
+def test_averaged_weights_are_measured_on_request(run):
+    plain, averaged = (measure_run(run, averaged=which, say=quiet).validation["class"] for which in (False, True))
+    assert plain != averaged
+    saved = load_model(run, averaged=True, say=quiet)
+    assert not saved.model.training
+    with pytest.raises(CheckpointError, match="has no averaged weights yet: they begin at 0"):
+        load_model(run, averaged=True, which=0, say=quiet)
+
+
+def test_other_data_and_data_elsewhere(run, tmp_path):
+    part = small.write(tmp_path / "other", rows=20)
+    assert measure_run(run, data=part, say=quiet).validation.samples == 20
+    shutil.copytree(run / "data", tmp_path / "moved")
+    assert measure_run(run, data=tmp_path / "moved", say=quiet).validation == measure_run(run, say=quiet).validation
+    with pytest.raises(ValueError, match="the data sets of the run .* are not in .*nowhere: say with --data"):
+        measure_run(run, data=tmp_path / "nowhere", say=quiet)
+
+
+def test_predictions_are_written_row_by_row(run, tmp_path):
+    measure_run(run, predictions=tmp_path / "said", fields=["label"], say=quiet)
+    dataset = Dataset.open(tmp_path / "said")
+    said = dataset.read(np.arange(len(dataset)))
+    given = small.fields()
+    np.testing.assert_array_equal(said["row"], np.arange(small.ROWS))
+    np.testing.assert_array_equal(said["label"], given["label"])
+    with torch.no_grad():
+        logits = load_model(run, say=quiet).model(torch.from_numpy(given["x"]))
+    np.testing.assert_allclose(said["output"], logits, rtol=1e-12)
+    accuracy = np.mean(said["output"].argmax(1) == said["label"])
+    assert accuracy == measure_run(run, say=quiet).validation["accuracy"]
+
+
+def test_several_views_are_measured_like_one(run):
+    def views(inputs):
+        return MultiView(views=(lambda f, d: f, lambda f, d: {**f, "x": -f["x"]}), inputs=inputs)
+
+    tested = measure_run(run, views=views, say=quiet)
+    assert tested.views == 2
+    x, labels = (small.fields()[name] for name in ("x", "label"))
+    model = load_model(run, say=quiet).model
+    with torch.no_grad():
+        mean = sum(torch.softmax(model(torch.from_numpy(one)), 1) for one in (x, -x)) / 2
+    assert tested.validation["accuracy"] == np.mean(mean.argmax(1).numpy() == labels)
+    with pytest.raises(ValueError, match="says nothing of several views"):
+        measure_run(run, views="recipe", say=quiet)
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ("17", "no checkpoint at nominal time 17; it has 0, 18, 36"),
+        ("nowhere/at/all", "there is no checkpoint at nowhere"),
+    ],
+)
+def test_a_checkpoint_that_is_not_there_is_told(run, which, message):
+    with pytest.raises(CheckpointError, match=message):
+        load_model(run, which=which, say=quiet)
+
+
+def test_a_folder_that_is_no_run_and_a_model_that_is_another_are_refused(run, tmp_path):
+    with pytest.raises(CheckpointError, match="holds no run"):
+        load_model(tmp_path, say=quiet)
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(CheckpointError, match="no complete checkpoint in .*there is none"):
+        load_model(tmp_path / "run", say=quiet)
+    (tmp_path / "run" / "validation.jsonl").unlink()
+    with pytest.raises(CheckpointError, match="has no best checkpoint: nothing was measured"):
+        load_model(tmp_path / "run", which="best", say=quiet)
+    document = json.loads((run / "config.json").read_text())
+    document["options"]["widths"] = [4]
+    shutil.copytree(run / "checkpoints", tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "config.json").write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match="layers"):
+        load_model(tmp_path / "run", say=quiet)
+
+
+def test_of_a_joint_model_one_stream_is_tested(run):
+    saved = load_model(run, say=quiet)
+    terms = [replace(term, stream=stream) for term in saved.config.terms for stream in ("a", "b")]
+    joint = replace(saved, config=replace(saved.config, terms=terms, inputs={"a": "x", "b": "y"}))
+    chosen, inputs = of_stream(joint, "b")
+    assert (len(chosen), chosen[0].stream, inputs) == (1, None, "y")
+    with pytest.raises(ValueError, match="several streams: say with stream= which of a, b to test"):
+        of_stream(joint, None)
+    with pytest.raises(ValueError, match="no stream 'c'; it has a, b"):
+        of_stream(joint, "c")
+    with pytest.raises(ValueError, match="one source without a name"):
+        of_stream(saved, "a")
