@@ -139,6 +139,14 @@ class MinibatchSource:
         return dict(self._arguments)
 
     @property
+    def sequences(self) -> str:
+        """What nominal time counts: "rows", or elements of sequences that are "whole", "packed" or "truncated".
+
+        Where no field is a list, "whole" sequences are rows.
+        """
+        return self._mode
+
+    @property
     def nominal_time(self) -> int:
         """Where the next minibatch begins."""
         return self._axis.time

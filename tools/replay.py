@@ -114,7 +114,8 @@ def print_replay(found: Replay, samples: int, console: Console) -> None:
     console.print(table)
     print_samples(found, samples, console)
     if found.stopped is not None:
-        console.print(Text(f"\nthe step was refused, now as then: {found.stopped}", style="yellow"), soft_wrap=True)
+        then = "" if found.line.finite else ", now as then"
+        console.print(Text(f"\nthe step was refused{then}: {found.stopped}", style="yellow"), soft_wrap=True)
     if found.trace is not None:
         console.print(Text(f"\n{found.trace}"), soft_wrap=True)
     console.print(Text(f"\n{verdict(found)}", style="green" if found.exact else "red"), soft_wrap=True)
@@ -147,6 +148,10 @@ def print_samples(found: Replay, samples: int, console: Console) -> None:
 
 def verdict(found: Replay) -> str:
     """The result in a sentence."""
+    if found.exact and not found.line.finite:
+        return (
+            f"the {counted(found.ran, 'step')} before it came out with the bits of the ledger; this one is not finite"
+        )
     if found.exact:
         return f"exact: this step and the {counted(found.ran, 'step')} before it came out with the bits of the ledger"
     if found.unlike is not None:

@@ -12,7 +12,7 @@ from minibatch.errors import require
 from minibatch.tools.screen import print_json
 
 if TYPE_CHECKING:
-    from minibatch.train.testing import Tested
+    from minibatch.train.testing import Measurement
 
 
 def test(
@@ -83,7 +83,7 @@ def test(
         print_values(run, tested, seconds)
 
 
-def as_document(run: Path, tested: "Tested", seconds: float) -> dict[str, Any]:
+def as_document(run: Path, tested: "Measurement", seconds: float) -> dict[str, Any]:
     """What was measured, for JSON: values, and the numerators and denominators that they are made of."""
     validation = tested.validation
     return {
@@ -99,7 +99,7 @@ def as_document(run: Path, tested: "Tested", seconds: float) -> dict[str, Any]:
     }
 
 
-def print_values(run: Path, tested: "Tested", seconds: float) -> None:
+def print_values(run: Path, tested: "Measurement", seconds: float) -> None:
     """The values as a table."""
     from rich.console import Console
     from rich.table import Table

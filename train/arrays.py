@@ -184,7 +184,8 @@ def _by_name(data: Any, names: Sequence[str], optional: Sequence[str]) -> dict[s
         if missing or unknown:
             raise ValueError(f"data: expected the columns {', '.join(names)}, got {', '.join(map(str, data))}")
         return dict(data)
-    if len(names) > 1 or (isinstance(data, tuple) and all(_is_column(item) for item in data)):
+    several = isinstance(data, tuple) or (isinstance(data, list) and optional and 1 < len(data) <= most)
+    if len(names) > 1 or (several and all(_is_column(item) for item in data)):
         if not isinstance(data, tuple | list) or not len(names) <= len(data) <= most:
             what = f"{len(data)} items" if isinstance(data, tuple | list) else f"one {type(data).__name__}"
             extra = f" (and perhaps {', '.join(optional)})" if optional else ""

@@ -129,6 +129,7 @@ class BestWeights:
         if self._kept is not None and self._kept[0] == time:
             return self._kept[1]
         why = "they were not kept in this process"
+        self.trainer.wait_for_saves()
         if self.trainer.folder is not None:
             try:
                 return dict(checkpoint.read(checkpoint.place(self.trainer.folder / "checkpoints", time)).model)

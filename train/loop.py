@@ -82,6 +82,22 @@ def fit(
     stop_on_signals: Ctrl-C and SIGTERM finish the step and save, and `fit` returns, with `exit_code`.
     callbacks: called with (trainer, result) after every step, see callbacks/hooks.py; a text they return ends the
     training and is the reason. progress: True for a progress line on stderr, or any reporter.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import torch
+    >>> from minibatch import DatasetWriter, MinibatchSource
+    >>> from minibatch.train import Term, Trainer, mse, on
+    >>> folder = tempfile.mkdtemp()
+    >>> with DatasetWriter(folder) as writer:
+    ...     writer.write({"x": np.ones((8, 1), np.float32), "y": np.zeros((8, 1), np.float32)})
+    >>> model = torch.nn.Linear(1, 1)
+    >>> with MinibatchSource(folder, seed=7) as source:
+    ...     sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    ...     trainer = Trainer(model, Term("fit", on(mse, "y")), sgd, source, 4, inputs="x", validation=folder)
+    ...     ended = trainer.fit(max_sweeps=3, validate_every=every.Sweeps())
+    >>> ended.step, ended.stopped, [validation.nominal_time for validation in trainer.history]
+    (6, 'max_sweeps', [8, 16, 24])
     """
     limits = _limits(trainer, max_samples, max_sweeps, max_steps, max_seconds)
     if trainer.validation is None:
@@ -183,6 +199,7 @@ class _Run:
         self.saved = trainer.nominal_time if trainer.step else -1
         self.reasons: list[str] = []
         self.target = trainer.target = self._shown_target()
+        self.deadline = math.inf
 
     def train(self, signals: Sequence[StopBetweenSteps], *, validate_first: bool, validate_last: bool) -> FitResult:
         """Everything, from `on_begin` to `on_end`."""
@@ -190,18 +207,18 @@ class _Run:
         try:
             self._begin()
             if validate_first and not self.trainer.step and not self._validated():
-                self._validate()
+                self._save_if(self._validate())
             # A run that had lost its patience before it was resumed has lost it still.
             if not self.reasons and (why := self.watch.stopped(self.trainer.history)):
                 self.reasons.append(why)
-            ended = None if self.reasons else self._steps(signals)
-            self.trainer.look()
+            ended = self._to_the_end(signals)
             finished = ended is not None
             if finished and validate_last and not self._validated():
-                self._validate()
+                self._save_if(self._validate())
             stop = next((stop for stop in signals if stop.signal is not None), None)
             if self.saved != self.trainer.nominal_time and (self.save_due or (stop and self.trainer.has_folder)):
                 self._save()
+            self.trainer.wait_for_saves()
             reason = ended or "; ".join(self.reasons)
             best = self.best.put_back() if self.best is not None else None
         except KeyboardInterrupt:
@@ -224,12 +241,23 @@ class _Run:
             exit_code=0 if stop is None else stop.exit_code,
         )
 
+    def _to_the_end(self, signals: Sequence[StopBetweenSteps]) -> str | None:
+        """As `_steps`, until no value that is fetched at the end shows a spike that brings the run back."""
+        self.deadline = time.monotonic() + self.limits.seconds
+        ended = None
+        while not self.reasons:
+            ended, step = self._steps(signals), self.trainer.step
+            self.trainer.look()
+            if self.trainer.step == step:
+                break
+            self.saved = self.trainer.nominal_time
+        return ended
+
     def _steps(self, signals: Sequence[StopBetweenSteps]) -> str | None:
         """Train until a limit is reached, and return its name; None where there are `reasons` to stop before it."""
         trainer, limits, reasons = self.trainer, self.limits, self.reasons
         on_step = [*self.hooks.on_step, *(stop for stop in signals if stop not in self.hooks.on_step)]
         log_every, validate_due, save_due, told = trainer.log_every, self.validate_due, self.save_due, self.told
-        deadline = time.monotonic() + limits.seconds
         recent: list[StepResult] = []
         while (now := trainer.nominal_time) < limits.samples and trainer.step < limits.steps:
             size, left = trainer.next_size, limits.samples - now
@@ -237,6 +265,9 @@ class _Run:
             if not result:
                 return "the axis has ended"
             step, interval = result.step, result.interval
+            if trainer.step != step:  # a spike: the run went back to a checkpoint, and this step is no part of it
+                self.saved, recent = trainer.nominal_time, []
+                continue
             if told.anybody:
                 recent.append(result)
                 if step % log_every == 0 or interval[1] >= limits.samples or step >= limits.steps:
@@ -254,7 +285,7 @@ class _Run:
                 self._save()
             if reasons:
                 return None
-            if time.monotonic() >= deadline:
+            if time.monotonic() >= self.deadline:
                 reasons.append(f"max_seconds ({limits.seconds:g}) have passed")
                 return None
         return limits.name if trainer.nominal_time >= limits.samples else "max_steps"
@@ -274,8 +305,14 @@ class _Run:
         history = self.trainer.history
         return bool(history) and history[-1].nominal_time == self.trainer.nominal_time
 
+    def _save_if(self, best: bool) -> None:
+        """Save the weights that are the best before anything changes them."""
+        if best:
+            self._save()
+
     def _save(self) -> None:
-        path = self.trainer.save_checkpoint()
+        # Only who asks for the path needs the files to be there; else training goes on while a thread writes them.
+        path = self.trainer.save_checkpoint(wait=bool(self.hooks.on_save))
         self.saved = self.trainer.nominal_time
         self.told.saved(path)
         for hook in self.hooks.on_save:

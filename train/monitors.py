@@ -77,6 +77,7 @@ class UpdateScales(Listener):
         self.path = None if path is None else Path(path)
         self.latest: Scales | None = None
         self._lines: Lines | None = None
+        self._written = 0  # the last step that has a line
         self._begins = 0  # where the coming step begins
         self._waiting: list[tuple[int, int, list[_Measured]]] = []
         self._measuring: list[_Measured] = []
@@ -90,12 +91,13 @@ class UpdateScales(Listener):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lines = Lines(path)
             self._lines.cut(trainer.step)
+            self._written = trainer.step
         self._begins = trainer.nominal_time
         for optimizer, owned in zip(trainer.optimizers, trainer.owned, strict=True):
             self._attach(trainer, optimizer, owned)
 
     def __call__(self, trainer: "Trainer", result: StepResult) -> None:
-        self._begins = result.interval[1]
+        self._begins = trainer.nominal_time
         if self._measuring:
             self._waiting.append((result.step, result.interval[1], self._measuring))
             self._measuring = []
@@ -125,6 +127,10 @@ class UpdateScales(Listener):
                 ),
             )
             if self._lines is not None:
+                if step <= self._written:  # the run went back to a checkpoint
+                    self._lines.flush()
+                    self._lines.cut(step - 1)
+                self._written = step
                 self._lines.add(json.dumps(document_of(self.latest), allow_nan=False))
             if self.show is not None:
                 self.show(self.latest)

@@ -111,7 +111,7 @@ def nearest(name: str, known: Iterable[Any], *, title: str = "it has") -> str:
     '; did you mean rate? It has rate, samples'
     """
     names = [str(one) for one in known]
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(close)}? {title[:1].upper()}{title[1:]}" if close else f"; {title}"
     return f"{hint} {', '.join(names) if names else 'none'}"
 

@@ -6,12 +6,11 @@ out/ledger.jsonl, validation.jsonl, checkpoints/    see folder.py
 out/result.json      of a finished run: values on held-out data, digest of the parameters
 """
 
-import inspect
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import torch
 from minibatch import MinibatchSource, rng
 from minibatch.errors import CheckpointError
 from minibatch.storage import write_atomically
-from minibatch.train import recipes, user_code
+from minibatch.train import loop, recipes, user_code
 from minibatch.train.best import Watch
 from minibatch.train.checkpoint import checkpoints_in
 from minibatch.train.config import Prepared, RunConfig, described, differences, save_config
@@ -172,11 +171,12 @@ def run_recipe(
         (out / RESULT).unlink(missing_ok=True)
         if trainer.step == 0:
             trainer.save_checkpoint()  # so that a run killed at any moment can be resumed
-        ended = trainer.fit(
+        ended = loop.fit(
+            trainer,
             max_samples=config.max_samples,
             callbacks=callbacks,
             progress=reporter or False,
-            **_taken(Trainer.fit, config, OF_FIT),
+            **{name: getattr(config, name) for name in OF_FIT},
         )
         # Patience is a function of the validations, so a run that it has ended is finished however often it is resumed.
         impatient = config.patience is not None and watch_of(config).stopped(trainer.history) is not None
@@ -232,7 +232,7 @@ def opened_validation(config: RunConfig, prepared: Prepared) -> Iterator[Any]:
         yield source
 
 
-# Fields of the configuration that go to the Trainer, and to its `fit`, under their own names.
+# Fields of the configuration that go to the Trainer, and to `fit`, under their own names.
 OF_TRAINER = (
     "minibatch_size", "microbatch_size", "inputs", "seed", "schedules", "regularizers", "clip", "clip_grad_norm",
     "averaging", "promise", "leaf_size", "batch_norm", "precision", "compile", "metrics", "keep_last", "log_every",
@@ -269,7 +269,7 @@ def make_trainer(
         config.optimizers(model),
         source,
         **{
-            **_taken(Trainer, config, OF_TRAINER),
+            **{name: getattr(config, name) for name in OF_TRAINER},
             "folder": out,
             # Without what was chosen by hand, which a checkpoint's list of changes would only say twice.
             "config": {name: value for name, value in described(config).items() if name != "set"},
@@ -277,18 +277,6 @@ def make_trainer(
             **options,
         },
     )
-
-
-def _taken(function: Callable[..., Any], config: RunConfig, names: Sequence[str]) -> dict[str, Any]:
-    """The fields `names` of the configuration as arguments; those that `function` does not have must be at rest."""
-    parameters = inspect.signature(function).parameters
-    others = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    rest = {field.name: field.default for field in fields(RunConfig)}
-    return {
-        name: getattr(config, name)
-        for name in names
-        if others or name in parameters or getattr(config, name) != rest[name]
-    }
 
 
 def save_result(out: Path, config: RunConfig, outcome: Outcome) -> None:

@@ -19,7 +19,7 @@ from minibatch.transforms import MultiCrop
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tested:
+class Measurement:
     """What was measured (`validation`: means by name, exact), with which weights, and how many views a sample had."""
 
     validation: Validation
@@ -39,7 +39,7 @@ def measure_run(
     fields: Sequence[str] = (),
     minibatch_size: int = 1024,
     say: Callable[[str], None] = announce,
-) -> Tested:
+) -> Measurement:
     """Measure the run in `folder` on its validation data, or on the data set `data`; the folder stays as it is.
 
     which, averaged: whose weights, see `saved_model.load_model`. data: a data set with the same fields, or the folder
@@ -80,7 +80,7 @@ def measure_run(
                 minibatch_size=minibatch_size,
             )
     validation = replace(validation, step=saved.step, nominal_time=saved.nominal_time)
-    return Tested(validation=validation, saved=saved, views=_count(shown))
+    return Measurement(validation=validation, saved=saved, views=_count(shown))
 
 
 def of_stream(saved: SavedModel, stream: str | None) -> tuple[list[Term], Inputs]:

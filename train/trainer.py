@@ -10,6 +10,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,7 @@ from typing import Any, Self
 from torch import nn
 from torch.optim import Optimizer
 
-from minibatch import Dataset, MinibatchSource, rng
+from minibatch import rng
 from minibatch.arguments import checked_integer
 from minibatch.models import noise
 from minibatch.train import batch_statistics, checks, foreign, loop, recovery, saving
@@ -32,7 +33,7 @@ from minibatch.train.foreign import ForeignNoise
 from minibatch.train.gradient import Gradient, Part
 from minibatch.train.guard import Buffers, Found, Policy, watch_for
 from minibatch.train.history import values_of
-from minibatch.train.metrics import Metric
+from minibatch.train.metrics import Measured
 from minibatch.train.ownership import owned_parameters, unreached_message
 from minibatch.train.precision import Precision, PrecisionName
 from minibatch.train.progress import Reporter
@@ -48,7 +49,7 @@ from minibatch.train.staging import Staging
 from minibatch.train.streams import Given, Source, Streams
 from minibatch.train.terms import Share, Term
 from minibatch.train.update import Update
-from minibatch.train.validation import Validation, evaluate
+from minibatch.train.validation import Data, Validation, evaluate
 
 
 class Trainer:
@@ -77,7 +78,7 @@ class Trainer:
     >>> import tempfile
     >>> import numpy as np
     >>> import torch
-    >>> from minibatch import DatasetWriter
+    >>> from minibatch import DatasetWriter, MinibatchSource
     >>> from minibatch.models import MLP
     >>> from minibatch.train import on, mse
     >>> folder = tempfile.mkdtemp()
@@ -113,8 +114,8 @@ class Trainer:
         batch_norm: batch_statistics.Policy | None = None,
         precision: PrecisionName | None = None,
         compile: bool | Mapping[str, Any] = False,
-        validation: MinibatchSource | Dataset | str | os.PathLike[str] | None = None,
-        metrics: Sequence[Metric] = (),
+        validation: Data | Mapping[str, Data] | None = None,
+        metrics: Sequence[Measured] = (),
         folder: str | os.PathLike[str] | None = None,
         ledger: bool = True,
         keep_last: int | None = None,
@@ -294,17 +295,22 @@ class Trainer:
         )
 
     def validate(self, minibatch_size: int = 1024, *, record: bool = True) -> Validation:
-        """Exact values of all terms and metrics on the validation data; written to the run's folder if `record`."""
+        """Exact values of all terms and metrics on the validation data; written to the run's folder if `record`.
+
+        With averaging, of the averaged weights.
+        """
         if self.validation is None:
             raise ValueError("there is nothing to validate on: pass validation= (a data set or source) to Trainer")
-        measured = evaluate(
-            self.model,
-            self.validation,
-            inputs=self.inputs,
-            terms=self.terms,
-            metrics=self.metrics,
-            minibatch_size=minibatch_size,
-        )
+        with nullcontext() if self.averaging is None else self.averaging.applied():
+            measured = evaluate(
+                self.model,
+                self.validation,
+                inputs=self.inputs,
+                terms=self.terms,
+                metrics=self.metrics,
+                minibatch_size=minibatch_size,
+                precision=self.precision.name,
+            )
         result = Validation(
             pairs=measured.pairs, samples=measured.samples, nominal_time=self.nominal_time, step=self.step
         )

@@ -13,9 +13,11 @@ import torch
 from torch import nn
 
 from minibatch import Dataset, MinibatchSource
+from minibatch.timeline import MAX_TIME
 from minibatch.train.batches import Inputs, TensorBatch, forward_function
 from minibatch.train.gradient import crosses_samples, is_per_sample, wrong_values
 from minibatch.train.metrics import Collected, Measured, Metric
+from minibatch.train.precision import Precision, PrecisionName
 from minibatch.train.terms import Term, plan
 
 Data = MinibatchSource | Dataset | str | os.PathLike[str]
@@ -52,12 +54,14 @@ def evaluate(
     terms: Sequence[Term] = (),
     metrics: Sequence[Measured] = (),
     minibatch_size: int = 1024,
+    precision: PrecisionName | None = None,
 ) -> Validation:
     """Every term and metric over one sweep of `data`, in eval mode and without gradients; modes are put back after.
 
     data: a data set, read in its own order; or a source (with transforms, say), of which one sweep is read from time
-    0 on, or as much as its limits give; it then stands where it stood. A term's value is Σ w·m·loss / Σ w·m, or / Σ m
-    where its denominator is not "weights"; coefficients do not matter. Only the values of terms over="minibatch", and
+    0 on, or as much as its limits give; it then stands where it stood. One that counts elements of sequences needs a
+    limit, such as max_sweeps=1. precision: of the model's arithmetic, as in `Trainer`. A term's value is
+    Σ w·m·loss / Σ w·m, or / Σ m where its denominator is not "weights"; coefficients do not matter. Only the values of terms over="minibatch", and
     of metrics whose sums are floating-point numbers, depend on minibatch_size.
 
     Where a run has several sources, data maps the names of streams to their validation sets: every term and metric is
@@ -76,7 +80,7 @@ def evaluate(
     """
     _refuse_equal([each.name for each in (*terms, *metrics)])
     if isinstance(data, Mapping):
-        return _of_streams(model, data, inputs, terms, metrics, minibatch_size)
+        return _of_streams(model, data, inputs, terms, metrics, minibatch_size, precision)
     if isinstance(inputs, Mapping):
         raise TypeError(
             f"inputs are given for the streams {', '.join(inputs)}: give a data set for each of them, as in "
@@ -86,17 +90,17 @@ def evaluate(
     measured += [Term(m.name, m.values, weight=m.weight, mask=m.mask) for m in metrics if isinstance(m, Metric)]
     collected = [m for m in metrics if isinstance(m, Collected)]
     names = [term.name for term in measured]
-    source = data if isinstance(data, MinibatchSource) else MinibatchSource(data, shuffle=None)
     parameter = next(model.parameters(), None)
     device = None if parameter is None or parameter.device.type == "cpu" else parameter.device
-    forward = forward_function(inputs)
+    forward = Precision(precision, device or torch.device("cpu")).forward(forward_function(inputs))
     states = [(metric, metric.begin(device or torch.device("cpu")), _mask_of(metric)) for metric in collected]
     used: set[str] = set()
     sums: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     denominators = dict.fromkeys(names, 0.0)
     samples = 0
     modes = [(module, module.training) for module in model.modules()]
-    end, position = len(source.dataset), source.nominal_time
+    source = data if isinstance(data, MinibatchSource) else MinibatchSource(data, shuffle=None, sequences="rows")
+    end, position = _end_of(source), source.nominal_time
     try:
         model.eval()
         source.seek(0)
@@ -143,6 +147,18 @@ def evaluate(
     return Validation(pairs=pairs, samples=samples)
 
 
+def _end_of(source: MinibatchSource) -> int:
+    """The nominal time at which the validation on `source` is over, if its axis does not end before."""
+    if source.sequences == "rows":
+        return len(source.dataset)
+    if source.arguments["max_sweeps"] is None and source.arguments["max_samples"] is None:
+        raise ValueError(
+            f"the validation source counts elements of sequences ({source.sequences!r}) and never ends: open it with "
+            "max_sweeps=1, or give the data set itself, which is then read row by row"
+        )
+    return MAX_TIME
+
+
 def _of_streams(
     model: nn.Module,
     data: Mapping[str, Data],
@@ -150,6 +166,7 @@ def _of_streams(
     terms: Sequence[Term],
     metrics: Sequence[Measured],
     minibatch_size: int,
+    precision: PrecisionName | None,
 ) -> Validation:
     """One validation of every stream, in the order of `data`, and all of their values together."""
     for each in (*terms, *metrics):
@@ -170,6 +187,7 @@ def _of_streams(
             terms=[term for term in terms if term.stream == name],
             metrics=[metric for metric in metrics if metric.stream == name],
             minibatch_size=minibatch_size,
+            precision=precision,
         )
         _refuse_equal([*pairs, *result.pairs])
         pairs.update(result.pairs)

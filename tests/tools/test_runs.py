@@ -65,11 +65,11 @@ def test_what_was_set_is_in_the_run_and_is_printed_as_the_configuration(finished
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--set", "log_evry=3"), 1, "has no option 'log_evry'; did you mean log_every?"),
+        (("--set", "log_evry=3"), 1, "has no option 'log_evry'; did you mean log_every"),
         (("--set", "terms.clas.coefficient=3"), 1, "there is no 'clas' among 1 elements; did you mean class?"),
         (("--set", "log_every=often"), 1, "log_every: expected an integer, got 'often'"),
         (("--set", "log_every"), 1, "--set log_every: expected NAME=VALUE"),
-        (("--set", "schedules.0=Cosin(1)"), 1, "there is no 'Cosin' to call; did you mean Cosine?"),
+        (("--set", "schedules.0=Cosin(1)"), 1, "there is no 'Cosin' to call; did you mean Cosine"),
         (("--seed", "-1"), 1, "seed must be at least 0, got -1"),
         (("--progress", "bar"), 2, "'bar' is not one of"),
     ],
@@ -93,10 +93,8 @@ def test_an_error_in_a_users_recipe_shows_shapes_and_place(tmp_path):
     file.write_text(text + "\n\ndef summed(outputs, batch):\n    return outputs.sum()\n")
     result = run("train", f"{file}:tiny", "--out", tmp_path / "run", "--quiet")
     assert result.exit_code == 1
-    first, *notes = result.stderr.strip().splitlines()[-3:]
     assert "a loss returns one value per sample, not their mean or sum" in result.stderr
     assert "minibatch: the outputs are float64 (9, 3)" in result.stderr
-    assert (first, notes) != ("", [])
     file.write_text(file.read_text().replace("    return outputs.sum()", "    raise ValueError('too bad')"))
     result = run("train", f"{file}:tiny", "--out", tmp_path / "run2", "--quiet")
     assert "error: too bad" in result.stderr

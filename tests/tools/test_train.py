@@ -41,10 +41,25 @@ def test_with_json_the_result_is_one_document(digits):
     assert document["parameters_digest"] == json.loads((out / "result.json").read_text())["parameters_digest"]
 
 
-def test_help_lists_the_options():
-    shown = run("train", "--help").stdout
+def test_help_lists_the_options_and_exit_codes():
+    shown = " ".join(run("train", "--help").stdout.split())
     for option in ("--out", "--resume", "--minibatch-size", "--microbatch-size", "--max-samples", "--seed", "--data"):
         assert option in shown
+    for option in ("--set", "--print-config", "--progress", "--tensorboard", "--wandb", "--json-log"):
+        assert option in shown
+    assert "130 stopped by Ctrl-C; 143 stopped by SIGTERM" in shown
+
+
+def test_progress_as_cuda_convnet2_prints_it_and_a_line_of_json_a_report(digits, tmp_path):
+    out, _ = digits
+    result = run(
+        "train", "digits", "--out", tmp_path, *SHORT, "--data", out / "data", "--progress", "convnet", "--json-log",
+        "--set", "validate_every=320", "--set", "log_every=5",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("Test output") == 2
+    reports = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [report["t"] for report in reports if report["kind"] == "train"] == [320, 640]
 
 
 @pytest.mark.parametrize(

@@ -64,11 +64,11 @@ def test_no_bit_depends_on_how_the_data_are_read(data, tmp_path):
 
 
 def test_a_source_is_read_in_its_nominal_order_and_left_where_it_stood(data, tmp_path):
-    with MinibatchSource(
-        data, seed=5, transforms=(lambda fields, draws: {**fields, "twice": 2 * fields["x"]},)
-    ) as source:
+    def doubled(fields, draws):
+        return {**fields, "twice": 2 * fields["x"]}
+
+    with MinibatchSource(data, seed=5, transforms=(doubled,)) as source:
         source.seek(17)
-        order = source.timeline.rows(0, ROWS) if hasattr(source, "timeline") else None
         write_features(model(), source, "layers.0", tmp_path / "out", inputs="x", fields=["twice", "label"])
         assert source.nominal_time == 17
         source.seek(0)

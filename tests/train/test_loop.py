@@ -1,11 +1,16 @@
 """`fit`: limits, validations and checkpoints where they belong, also after a resume; reasons to end; who is told."""
 
+import json
+
 import pytest
 
 from minibatch.train import every
 from minibatch.train.callbacks import Listener
-from minibatch.train.checkpoint import checkpoints_in, time_of
-from tests.train.small import make_source, make_trainer, write
+from minibatch.train.checkpoint import checkpoints_in, time_of, verify
+from minibatch.train.monitors import UpdateScales
+from minibatch.train.progress import JsonLines
+from minibatch.train.spikes import Spikes
+from tests.train.small import fields, make_source, make_trainer, write
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +135,7 @@ class Diary(Listener):
         return "seen enough" if validation.nominal_time > 60 else None
 
     def on_save(self, trainer, path):
+        verify(path)  # it is there, whole
         self.lines.append(f"saved {time_of(path)}")
 
     def on_end(self, trainer, reason):
@@ -210,3 +216,37 @@ def test_the_target_of_the_fit_under_way_is_known_to_callbacks(data):
     with make_source(data) as source, make_trainer(source) as trainer:
         trainer.fit(max_sweeps=2, callbacks=[lambda t, r: seen.append(t.target)])
         assert set(seen) == {106}
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+def test_a_run_that_goes_back_from_a_spike_goes_on_to_its_end_and_its_files_have_each_step_once(tmp_path, log_every):
+    target = fields()["target"]
+    target[30] = 1e4
+    data = write(tmp_path / "data", target=target)
+    folder = tmp_path / "run"
+    spikes = Spikes(action="rollback", rollback_steps=2, warmup=4, window=8, factor=8.0)
+    called = []
+    with (
+        make_source(data) as source,
+        make_trainer(source, spikes=spikes, folder=folder, validation=data, log_every=log_every) as trainer,
+    ):
+        ended = trainer.fit(
+            max_samples=180,
+            validate_every=45,
+            save_every=9,
+            progress=JsonLines(folder / "metrics.jsonl"),
+            callbacks=[UpdateScales(9), lambda trainer, result: called.append(result.step)],
+        )
+        assert trainer.streams.skips
+        times = [validation.nominal_time for validation in trainer.history]
+    assert (ended.stopped, ended.nominal_time) == ("max_samples", 180)
+    assert times == sorted(set(times))
+    assert times[-1] == 180
+    assert called != sorted(called)  # it did go back
+    steps = [json.loads(line)["step"] for line in (folder / "ledger.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, ended.step + 1))
+    assert [json.loads(line)["step"] for line in (folder / "scales.jsonl").read_text().splitlines()] == steps
+    reports = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    reported = [line["step"] for line in reports if line["kind"] == "train"]
+    assert reported == sorted(set(reported))
+    assert reported[-1] == ended.step

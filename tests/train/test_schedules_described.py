@@ -3,6 +3,7 @@
 import importlib
 import json
 
+import numpy as np
 import pytest
 
 from minibatch.train import schedules
@@ -87,3 +88,9 @@ def test_having_been_called_does_not_change_what_is_described():
 def test_every_schedule_is_among_the_examples():
     classes = {value for value in vars(schedules).values() if isinstance(value, type)}
     assert classes == {type(example) for example in EXAMPLES}
+
+
+def test_numbers_of_numpy_are_described_as_numbers():
+    schedule = Then((np.float32(0.5), Cosine(np.float64(0.25), samples=np.int64(1000))), borders=np.array([10]))
+    assert json.loads(json.dumps(described(schedule)))["parts"][0] == 0.5
+    assert rebuilt(described(schedule)) == schedule

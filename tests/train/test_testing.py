@@ -79,7 +79,7 @@ def test_other_data_and_data_elsewhere(run, tmp_path):
     assert measure_run(run, data=part, say=quiet).validation.samples == 20
     shutil.copytree(run / "data", tmp_path / "moved")
     assert measure_run(run, data=tmp_path / "moved", say=quiet).validation == measure_run(run, say=quiet).validation
-    with pytest.raises(ValueError, match="the data sets of the run .* are not in .*nowhere: say with --data"):
+    with pytest.raises(ValueError, match=r"the data sets of the run .* are not in .*nowhere: say with --data"):
         measure_run(run, data=tmp_path / "nowhere", say=quiet)
 
 
@@ -129,7 +129,7 @@ def test_a_folder_that_is_no_run_and_a_model_that_is_another_are_refused(run, tm
         load_model(tmp_path, say=quiet)
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(CheckpointError, match="no complete checkpoint in .*there is none"):
+    with pytest.raises(CheckpointError, match=r"no complete checkpoint in .*there is none"):
         load_model(tmp_path / "run", say=quiet)
     (tmp_path / "run" / "validation.jsonl").unlink()
     with pytest.raises(CheckpointError, match="has no best checkpoint: nothing was measured"):

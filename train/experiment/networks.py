@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -15,7 +16,6 @@ from minibatch import rng
 from minibatch.errors import CheckpointError
 from minibatch.models import autoencoder
 from minibatch.models.feedforward import FeedForward, Layers
-from minibatch.train.staging import Staging
 from minibatch.train import checkpoint, state
 from minibatch.train.arrays import as_columns, row_blocks
 from minibatch.train.config import described
@@ -26,6 +26,7 @@ from minibatch.train.experiment.opening import Roles
 from minibatch.train.experiment.run import Values
 from minibatch.train.experiment.settings import settings_of
 from minibatch.train.progress import announce as print_to_stderr
+from minibatch.train.staging import Staging
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 AT_ONCE = 4096  # samples that predictions are made for at once
@@ -101,7 +102,10 @@ class Network:
         """
         settings = settings_of({"save_progress": self.save_progress, **options})
         self.calls += 1
-        data = opening.open_data(train_data, valid_data, self._roles(), settings, seed=self.seed)
+        roles = self._roles()
+        if settings.algo == "pretrain":  # unsupervised
+            roles = replace(roles, unlabelled=True, check=lambda columns: None)
+        data = opening.open_data(train_data, valid_data, roles, settings, seed=self.seed)
         folder = opening.folder_of_call(settings.save_progress, self.calls)
         config = {"network": self.description(), "settings": described(settings)}
         call = Call(

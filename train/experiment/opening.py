@@ -22,16 +22,24 @@ class Roles:
 
     names: inputs, then targets if it learns any. weighted: whether a column of weights may follow. flat: columns in
     which (n,) stands for (n, 1). check: called with arrays before they are written, to refuse what cannot be learnt.
+    unlabelled: whether inputs alone are used; whatever else the data have is ignored.
     """
 
     names: tuple[str, ...]
     weighted: bool = False
     flat: tuple[str, ...] = ()
     check: Callable[[Mapping[str, Any]], None] = lambda columns: None
+    unlabelled: bool = False
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The columns that there must be."""
+        return self.names[:1] if self.unlabelled else self.names
 
     @property
     def optional(self) -> tuple[str, ...]:
-        return ("weight",) if self.weighted else ()
+        """The columns that there may be, behind those needed."""
+        return (*self.names[len(self.needed) :], *(("weight",) if self.weighted else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +94,12 @@ def open_data(train: Any, valid: Any, roles: Roles, settings: Settings, *, seed:
 def fields_of(data: Dataset | MinibatchSource | Calls, roles: Roles, settings: Settings) -> tuple[str, ...]:
     """The names of the fields that are inputs, targets and weights."""
     if isinstance(data, Calls):
-        return (*data.names, *data.found)
+        return data.names if roles.unlabelled else (*data.names, *data.found)
     dataset = data.dataset if isinstance(data, MinibatchSource) else data
+    if roles.unlabelled:
+        there = tuple(dataset.fields)
+        first = settings.fields or (there if len(there) == len(roles.names) and roles.names[0] not in there else None)
+        return field_names(dataset, roles.needed, None if first is None else first[:1])
     usual = roles.names
     weighted = roles.weighted and len(dataset.fields if settings.fields is None else settings.fields) > len(usual)
     if weighted and (settings.fields is not None or "weight" in dataset.fields):
@@ -101,15 +113,15 @@ def _open(data: Any, roles: Roles, settings: Settings) -> Dataset | MinibatchSou
     if is_calls(data):
         return Calls(
             data,
-            roles.names,
+            roles.needed,
             optional=roles.optional,
             flat=roles.flat,
             check=roles.check,
             iteration_size=settings.iteration_size,
         )
     if isinstance(data, Dataset | str | os.PathLike):
-        return as_dataset(data, roles.names)
-    columns = as_columns(data, roles.names, optional=roles.optional, flat=roles.flat)
+        return as_dataset(data, roles.needed)
+    columns = as_columns(data, roles.needed, optional=roles.optional, flat=roles.flat)
     roles.check(columns)
     return written([columns])
 

@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 
 
 class JsonLines:
-    """Writes a report a line to `path`; a resumed run cuts off what lies after its checkpoint and goes on.
+    """Writes a report a line to `path`; a run that is resumed, or goes back, cuts off what lies after its checkpoint.
 
     seconds: of the clock since the line before, without validating and saving in so far as they come after it.
     """
 
     def __init__(self, path: Path) -> None:
         self._lines = Lines(path)
+        self._step = 0  # the last one that has a line
         self._last = time.monotonic()
 
     def begin(self, trainer: "Trainer", target: int) -> None:
         self._lines.path.parent.mkdir(parents=True, exist_ok=True)
         self._lines.cut(trainer.step)
+        self._step = trainer.step
         self._last = time.monotonic()
 
     def step(self, result: StepResult, target: int) -> None:
@@ -43,6 +45,9 @@ class JsonLines:
 
     def steps(self, results: Sequence[StepResult], target: int) -> None:
         now, last = time.monotonic(), results[-1]
+        if results[0].step <= self._step:  # the run went back to a checkpoint
+            self._lines.cut(results[0].step - 1)
+        self._step = last.step
         self._add(
             {
                 "step": last.step,

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from minibatch import Dataset, DatasetWriter, rng
+from minibatch.arguments import checked_integer
 from minibatch.errors import MissingExtraError, UnfinishedDatasetError
 from minibatch.models import MLP
 from minibatch.train.config import Prepared, RunConfig
@@ -47,6 +48,7 @@ def digits(
     >>> config.minibatch_size, config.model(seed=1).eval()(torch.zeros(5, 64)).shape
     (64, torch.Size([5, 10]))
     """
+    checked_integer(max_samples, "max_samples", least=1)  # by its name here, before a schedule calls it otherwise
     return RunConfig(
         model=partial(make_model, dropout=dropout),
         inputs="image",

@@ -19,8 +19,8 @@ from minibatch.train.schedules.curves import Constant, Steps
 from minibatch.train.schedules.schedule import (
     Schedule,
     Values,
-    check_parts,
     checked_number,
+    checked_parts,
     checked_samples,
     settle,
     value_at,
@@ -129,7 +129,7 @@ class MomentumTimeConstant:
     minibatch_size: int | Schedule
 
     def __post_init__(self) -> None:
-        check_parts("MomentumTimeConstant", (self.samples, self.minibatch_size))
+        checked_parts("MomentumTimeConstant", (self.samples, self.minibatch_size))
         if not callable(self.samples):
             settle(self, samples=checked_number(self.samples, "MomentumTimeConstant: samples", least=0))
         if not callable(self.minibatch_size):

@@ -12,8 +12,8 @@ from minibatch.train.schedules.curves import checked_borders
 from minibatch.train.schedules.schedule import (
     Schedule,
     Values,
-    check_parts,
     checked_number,
+    checked_parts,
     checked_samples,
     settle,
     value_at,
@@ -38,7 +38,8 @@ class Warmup:
     start: float = 0.0
 
     def __post_init__(self) -> None:
-        check_parts("Warmup", (self.then,))
+        (then,) = checked_parts("Warmup", (self.then,))
+        settle(self, then=then)
         settle(
             self,
             samples=checked_samples(self.samples, "Warmup: samples"),
@@ -74,8 +75,7 @@ class Then:
     restart: bool = True
 
     def __post_init__(self) -> None:
-        parts = tuple(self.parts)
-        check_parts("Then", parts)
+        parts = checked_parts("Then", self.parts)
         settle(self, parts=parts, borders=checked_borders("Then", "parts", len(parts), self.borders))
 
     @property
@@ -104,7 +104,8 @@ class Scaled:
     factor: float
 
     def __post_init__(self) -> None:
-        check_parts("Scaled", (self.schedule,))
+        (schedule,) = checked_parts("Scaled", (self.schedule,))
+        settle(self, schedule=schedule)
         settle(self, factor=checked_number(self.factor, "Scaled: factor"))
 
     @property
@@ -126,8 +127,7 @@ class Product:
     parts: Sequence[float | Schedule]
 
     def __post_init__(self) -> None:
-        settle(self, parts=tuple(self.parts))
-        check_parts("Product", self.parts)
+        settle(self, parts=checked_parts("Product", self.parts))
 
     @property
     def watches(self) -> str:
@@ -148,8 +148,7 @@ class Sum:
     parts: Sequence[float | Schedule]
 
     def __post_init__(self) -> None:
-        settle(self, parts=tuple(self.parts))
-        check_parts("Sum", self.parts)
+        settle(self, parts=checked_parts("Sum", self.parts))
 
     @property
     def watches(self) -> str:
@@ -173,7 +172,8 @@ class Held:
     every: int
 
     def __post_init__(self) -> None:
-        check_parts("Held", (self.schedule,))
+        (schedule,) = checked_parts("Held", (self.schedule,))
+        settle(self, schedule=schedule)
         settle(self, every=checked_samples(self.every, "Held: every", least=1))
 
     @property

@@ -42,16 +42,15 @@ def watched_by_any(owner: str, parts: Iterable[object]) -> str:
     return names.pop()
 
 
-def check_parts(owner: str, parts: Iterable[object]) -> None:
-    """Refuse what is neither a finite number nor callable, and parts that watch different values."""
-    names = set()
-    for place, part in enumerate(parts):
-        if not callable(part):
-            checked_number(part, f"{owner}: part {place}")
-        names.add(watched(part))
-    names.discard(None)
+def checked_parts(owner: str, parts: Iterable[Any]) -> tuple[Any, ...]:
+    """The parts, each a finite Python number or callable, all that watch something watching the same; or the error."""
+    checked = tuple(
+        part if callable(part) else checked_number(part, f"{owner}: part {place}") for place, part in enumerate(parts)
+    )
+    names = {name for name in map(watched, checked) if name is not None}
     if len(names) > 1:
         raise ValueError(f"{owner}: its parts watch {' and '.join(sorted(map(repr, names)))}; they can watch only one")
+    return checked
 
 
 def checked_number(

@@ -114,7 +114,7 @@ def _vectorised(engine: Gradient, part: Part, parameters: Mapping[str, Tensor], 
     size = sum(p.numel() * p.element_size() for p in parameters.values())
     chunk = max(1, CHUNK_BYTES // max(1, size))
     values = tuple(p.detach() for p in parameters.values())
-    times = batch.times_tensor(part.time_offset)
+    times = batch.times_tensor()
     for start in range(0, n, chunk):
         stop = min(n, start + chunk)
         sample = {name: field[start:stop] for name, field in fields.items()}
@@ -184,7 +184,7 @@ class _Objective(nn.Module):
     def forward(self, fields: Mapping[str, Tensor], times: Tensor, seeds: Sequence[Tensor]) -> Tensor:
         if self.keys is None:
             return self._objective(fields, seeds)
-        with self.keys.at(times):
+        with self.keys.at(times, stream=self.part.stream):
             return self._objective(fields, seeds)
 
     def _objective(self, fields: Mapping[str, Tensor], seeds: Sequence[Tensor]) -> Tensor:

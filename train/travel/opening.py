@@ -235,7 +235,7 @@ class Past:
         configured = step + 1 if config_of is None else config_of
         with self.trainer(configured, microbatch_size=microbatch_size) as trainer:
             saved, passed_over = self._restore(trainer, step if begin is None else min(begin, step))
-            trainer.streams.skips = self.skips(configured)  # also those that a checkpoint before a rollback lacks
+            trainer.streams.skips[:] = self.skips(configured)  # also those that a checkpoint before a rollback lacks
             self._add_validations(trainer)
             unlike: int | None = None
             first = trainer.step

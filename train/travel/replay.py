@@ -127,14 +127,14 @@ def replay(
             noted = stack.enter_context(_anomalies()) if anomaly else []
             if profile is not None:
                 stack.enter_context(_profiled(Path(profile)))
-            result, stopped = _taken(past, standing, line)
+            result, stopped = _taken(past, standing, line, recorder)
         if save is not None:
             trainer.save_checkpoint(save)
         again = line_from(result)
         return Replay(
             line=line,
             again=again,
-            differences=line_differences(line, again),
+            differences=_differences(line, again),
             terms={name: _term(recorder, result, number, line) for number, name in enumerate(result.names)},
             began=standing.saved,
             ran=standing.ran,
@@ -147,7 +147,7 @@ def replay(
         )
 
 
-def _taken(past: Past, standing: Standing, line: LedgerLine) -> tuple[StepResult, str | None]:
+def _taken(past: Past, standing: Standing, line: LedgerLine, recorder: Recorder) -> tuple[StepResult, str | None]:
     """The step; where it is refused, a result that says so: there is no other then."""
     trainer = standing.trainer
     names = tuple(line.terms)
@@ -160,10 +160,20 @@ def _taken(past: Past, standing: Standing, line: LedgerLine) -> tuple[StepResult
             raise
         stopped = str(error)
     result = StepResult(names, line.step, (line.t0, line.t1), line.samples)
+    shares = [recorder.shares.get(name) for name in names]
+    result.numerators = tuple(recorder.numerator(name) for name in names)
+    result.denominators = tuple(0.0 if share is None else share.denominator for share in shares)
+    result.coefficients = tuple(1.0 if share is None else share.coefficient for share in shares)
     result.set_finite(False)
     result.set_grad_norm(math.nan)
     result.learning_rates = line.lr
     return result, stopped
+
+
+def _differences(line: LedgerLine, again: LedgerLine) -> dict[str, Pair]:
+    """What came out otherwise. Of a step that was refused, then and now, the sums were not completed then."""
+    refused = not line.finite and not again.finite
+    return {} if refused and (line.t0, line.t1) == (again.t0, again.t1) else line_differences(line, again)
 
 
 def _term(recorder: Recorder, result: StepResult, number: int, line: LedgerLine) -> TermReplay:

@@ -8,8 +8,8 @@ from minibatch import Dataset, DatasetWriter, MinibatchSource, rng
 from minibatch.errors import CheckpointError, SchemaError
 from minibatch.train import NonFiniteError
 from minibatch.train.digest import parameters_digest
-from minibatch.train.experiment import Autoencoder, Classifier, Experiment, Regressor, Settings
 from minibatch.train.every import Minutes, Samples
+from minibatch.train.experiment import Autoencoder, Classifier, Experiment, Regressor, Settings
 from minibatch.train.schedules import Steps
 
 ROWS = 40
@@ -75,7 +75,7 @@ def test_fields_are_named_where_a_data_set_has_others(tmp_path):
 def test_validation_is_on_what_is_given_or_held_out_or_the_training_data():
     train, valid = (X[:30], Y[:30]), (X[30:], Y[30:])
     net = classifier()
-    _, measured = net.train(train, valid, **QUICK, restore_best=True) if False else net.train(train, valid, **QUICK)
+    _, measured = net.train(train, valid, **QUICK)
     assert measured["acc"] * 10 == pytest.approx(round(measured["acc"] * 10))
     _, on_itself = classifier().train(train, **QUICK)
     assert on_itself["acc"] * 30 == pytest.approx(round(on_itself["acc"] * 30))
@@ -122,7 +122,24 @@ def test_functions_give_minibatches_of_any_size_in_iterations_of_their_length():
     assert len(list(classifier().itertrain(alone, **QUICK))) == 3
     assert alone.calls == 15  # the first five were also validated on
     shorter = Loader()
-    assert len(list(classifier().itertrain(shorter, valid=None, **QUICK, iteration_size=2))) == 3 if False else True
+    assert len(list(classifier().itertrain(shorter, **QUICK, iteration_size=2))) == 3
+    assert shorter.calls == 6
+
+
+def test_pretrain_takes_inputs_with_or_without_labels(tmp_path):
+    folder = written(tmp_path, image=X, digit=Y)
+    expected = trained(X, algo="pretrain")
+    for data in (
+        (X, Y),
+        [X, Y],
+        X.tolist(),
+        (X,),
+        {"x": X, "label": Y},
+        folder,
+        lambda number: (X[8 * number % 40 :][:8], Y[8 * number % 40 :][:8]),
+    ):
+        digest = trained(data, (X, Y), algo="pretrain", **({"iteration_size": 5} if callable(data) else {}))
+        assert callable(data) or digest == expected
 
 
 def test_weights_count_samples_and_elements():

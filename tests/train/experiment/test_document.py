@@ -60,7 +60,7 @@ RATES = {
 def test_every_optimizer_of_the_document_trains(algo, preset):
     train, valid = digits()
     net = Classifier((64, 32, 10), seed=1, announce=quiet)
-    iterations = 100 if algo == "rprop" else 4
+    iterations = {"rprop": 100, "rmsprop": 8, "adadelta": 20}.get(algo, 4)
     net.train(train, valid, algo=algo, preset=preset, max_iterations=iterations, validate_every=2, **RATES[algo])
     assert net.score(*valid) > 0.8
 
@@ -71,7 +71,8 @@ def test_sample_is_fast_and_needs_further_tuning():
     before = net.score(*valid)
     values = list(net.itertrain(train, valid, algo="sample"))
     assert len(values) == 1
-    assert values[0][1]["acc"] == pytest.approx(net.score(*valid)) > before + 0.1
+    assert values[0][1]["acc"] == pytest.approx(net.score(*valid))
+    assert net.score(*valid) > before + 0.3
     net.train(train, valid, **QUICK)
     assert net.score(*valid) >= 0.95
 
@@ -103,7 +104,8 @@ def test_a_tied_autoencoder_is_trained_layerwise_from_the_outside():
     net = Autoencoder((64, 48, 24, 48, 64), tied=True, seed=1, announce=quiet)
     stages = list(net.itertrain(train[0], valid[0], algo="layerwise", subalgo="adam", **{**QUICK, "max_iterations": 5}))
     assert len(stages) == 10
-    assert net.score(valid[0]) > 0.5
+    assert net.score(valid[0]) > 0.4
+    assert stages[-1][1]["err"] < 0.9 * stages[5][0]["err"]
 
 
 # --- Providing Data: see test_data.py; Specifying Regularizers ------------------------------------------------------
@@ -151,7 +153,7 @@ def test_noise_dropout_and_contraction_act_in_training_and_leave_the_net_without
     values, _ = net.train(train, valid, **quick, **options)
     plainly, _ = plain.train(train, valid, **quick)
     assert values["loss"] != plainly["loss"]
-    assert net.score(*valid) >= 0.9
+    assert net.score(*valid) >= 0.85
     assert [name for name, _ in net.net.named_modules()] == [name for name, _ in plain.net.named_modules()]
     assert (net.outputs(valid[0]) == net.outputs(valid[0])).all()
 
@@ -190,7 +192,7 @@ def test_training_as_iteration_gives_losses_errors_and_accuracies():
 
 def test_a_regressor_has_an_error_and_no_accuracy():
     train, _ = digits()
-    targets = train[0].mean(1)
+    targets = train[0][:, 20:28].sum(1)
     net = Regressor((64, 16, 1), seed=1, announce=quiet)
     values, measured = net.train((train[0], targets), valid_fraction=0.2, algo="adam", **QUICK)
     assert list(values) == ["loss", "err"] == list(measured)

@@ -11,7 +11,7 @@ import torch
 
 from minibatch import rng
 from minibatch.train.digest import parameters_digest
-from minibatch.train.experiment import Autoencoder, Classifier, Experiment, Network
+from minibatch.train.experiment import Classifier, Experiment, Network
 from minibatch.train.patience import best, stopped
 
 ROWS = 60
@@ -165,7 +165,7 @@ def test_leaving_the_loop_keeps_the_best_of_what_was_trained():
 
 def test_ctrl_c_ends_training_between_two_steps_with_the_best_weights():
     told: list[str] = []
-    net, whole = network(announce=told.append) if False else network(), network()
+    net, whole = network(), network()
     net.announce = told.append
     calls = 0
 
@@ -296,5 +296,3 @@ def test_an_experiment_is_the_network_that_it_holds():
     net = network()
     assert exp.train(small(), **OPTIONS) == net.train(small(), **OPTIONS)
     assert digest(exp.network) == digest(net)
-
-

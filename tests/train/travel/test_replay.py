@@ -168,6 +168,8 @@ def test_a_step_that_stopped_the_run_shows_all_its_samples(tmp_path):
     assert not bad.finite
     found = replay(Past(tmp_path / "run", make=make), bad.step)
     assert "nominal time" in found.stopped
+    assert found.exact
+    assert not found.again.finite
     assert len(found.terms["fit"].rows) == len(found.terms["class"].rows) == SIZE
     assert found.terms["fit"].rows[np.isnan(found.terms["fit"].weighted)].tolist() == [30]
     assert np.isfinite(found.terms["class"].weighted).all()
