@@ -18,7 +18,10 @@ def features(
     checkpoint: Annotated[
         str, typer.Option(help="Whose weights: newest, best (validation), a nominal time, or a checkpoint's path.")
     ] = "newest",
-    averaged: Annotated[bool, typer.Option("--averaged", help="The moving average of the weights.")] = False,
+    averaged: Annotated[
+        bool | None,
+        typer.Option("--averaged/--own", help="The moving average of the weights, or they (default: as it validates)."),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="A data set to read, or the folder of the run's data sets (default: RUN/data)."),
@@ -44,11 +47,11 @@ def features(
 
     names = [name.strip() for name in layers.split(",") if name.strip()]
     saved = load_model(run, which=checkpoint, averaged=averaged)
-    _, inputs = of_stream(saved, stream)
+    _, _, inputs = of_stream(saved.config, stream)
     with torch_threads(saved.config.threads, lambda text: None), places_noted(), held_out(saved, run, data) as source:
         rows = write_features(
             saved.model,
-            source,
+            source[stream] if isinstance(source, dict) else source,
             names,
             out,
             inputs=inputs,

@@ -20,7 +20,10 @@ def test(
     checkpoint: Annotated[
         str, typer.Option(help="Whose weights: newest, best (validation), a nominal time, or a checkpoint's path.")
     ] = "newest",
-    averaged: Annotated[bool, typer.Option("--averaged", help="The moving average of the weights.")] = False,
+    averaged: Annotated[
+        bool | None,
+        typer.Option("--averaged/--own", help="The moving average of the weights, or they (default: as it validates)."),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(help="A data set to measure on, or the folder of the run's data sets (default: RUN/data)."),

@@ -78,13 +78,12 @@ def written(blocks: Sequence[Mapping[str, Any]]) -> Dataset:
 class Calls:
     """Minibatches from a function of the user's: called with no argument, or with the number of the call from 0 on.
 
-    It returns what `as_columns` takes, of any number of samples, which may differ from call to call. A function of the
-    number of the call can be resumed anywhere; one without argument is called again from its beginning.
+    columns: makes arrays by name of what it returns, as `as_columns` does; their number of samples may differ from call
+    to call. A function of the number of the call can be resumed anywhere; one without argument is called again from its
+    beginning. optional: columns that there may be. iteration_size: calls that make an iteration, by default the
+    function's len(), or 100.
 
-    check: called with each minibatch, to refuse what cannot be learnt. iteration_size: calls that make an iteration, by
-    default the function's len(), or 100.
-
-    >>> calls = Calls(lambda: [[1.0], [2.0]], ["x"])
+    >>> calls = Calls(lambda: [[1.0], [2.0]], lambda data: as_columns(data, ["x"]))
     >>> calls.next()["x"].shape, calls.iteration_size, calls.made
     ((2, 1), 100, 1)
     """
@@ -92,16 +91,14 @@ class Calls:
     def __init__(
         self,
         function: Callable[..., Any],
-        names: Sequence[str],
+        columns: Callable[[Any], Mapping[str, Any]],
         *,
         optional: Sequence[str] = (),
-        flat: Sequence[str] = (),
-        check: Callable[[Mapping[str, Any]], None] = lambda columns: None,
         iteration_size: int | None = None,
     ) -> None:
         self.function = function
-        self.check = check
-        self.names, self.optional, self.flat = tuple(names), tuple(optional), tuple(flat)
+        self.columns = columns
+        self.optional = tuple(optional)
         self.numbered = _takes_a_number(function)
         if iteration_size is None:
             iteration_size = len(function) if hasattr(function, "__len__") else CALLS_PER_ITERATION
@@ -146,9 +143,7 @@ class Calls:
             returned = self.function(number) if self.numbered else self.function()
         except StopIteration:
             raise ValueError(f"the function that gives minibatches ended at its call {number + 1:,}") from None
-        columns = as_columns(returned, self.names, optional=self.optional, flat=self.flat)
-        self.check(columns)
-        return {name: _dense_column(column, 0, column.shape[0]) for name, column in columns.items()}
+        return {name: _dense_column(column, 0, column.shape[0]) for name, column in self.columns(returned).items()}
 
 
 def is_calls(data: Any) -> bool:

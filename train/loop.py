@@ -250,7 +250,7 @@ class _Run:
             self.trainer.look()
             if self.trainer.step == step:
                 break
-            self.saved = self.trainer.nominal_time
+            self._went_back()
         return ended
 
     def _steps(self, signals: Sequence[StopBetweenSteps]) -> str | None:
@@ -266,7 +266,8 @@ class _Run:
                 return "the axis has ended"
             step, interval = result.step, result.interval
             if trainer.step != step:  # a spike: the run went back to a checkpoint, and this step is no part of it
-                self.saved, recent = trainer.nominal_time, []
+                self._went_back()
+                recent = []
                 continue
             if told.anybody:
                 recent.append(result)
@@ -304,6 +305,11 @@ class _Run:
         """Whether the run was validated where it stands now, in this call or before a resume."""
         history = self.trainer.history
         return bool(history) and history[-1].nominal_time == self.trainer.nominal_time
+
+    def _went_back(self) -> None:
+        self.saved = self.trainer.nominal_time
+        for hook in self.hooks.on_rollback:
+            hook(self.trainer)
 
     def _save_if(self, best: bool) -> None:
         """Save the weights that are the best before anything changes them."""

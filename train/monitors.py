@@ -97,12 +97,17 @@ class UpdateScales(Listener):
             self._attach(trainer, optimizer, owned)
 
     def __call__(self, trainer: "Trainer", result: StepResult) -> None:
-        self._begins = trainer.nominal_time
+        self._begins = result.interval[1]
         if self._measuring:
             self._waiting.append((result.step, result.interval[1], self._measuring))
             self._measuring = []
         if self._waiting and result.step % trainer.log_every == 0:
             self.fetch()
+
+    def on_rollback(self, trainer: "Trainer") -> None:
+        self._begins = trainer.nominal_time
+        self._measuring = []
+        self._waiting = [one for one in self._waiting if one[0] <= trainer.step]
 
     def on_end(self, trainer: "Trainer", reason: str) -> None:
         for detach in self._detach:

@@ -21,13 +21,15 @@ class StepResult(Mapping[str, float | None]):
     numerators, denominators, coefficients: of the terms, in the order of `names`. regularization: the part of weight
     regularizers in the total, regularizers: that of each by name. learning_rates: one per optimizer. updated: False
     where there was nothing to learn from. overflow: whether a scaled float16 gradient was too large, so that the update
-    was left out and the scale halved.
+    was left out and the scale halved. clipped: whether the norm was above the limit of clipping. streams: of several
+    sources the name, the interval of its own axis and the number of samples of each.
     """
 
     __slots__ = (
         "_finite",
         "_grad_norm",
         "_spike",
+        "clipped",
         "coefficients",
         "denominators",
         "interval",
@@ -39,6 +41,7 @@ class StepResult(Mapping[str, float | None]):
         "regularization",
         "regularizers",
         "step",
+        "streams",
         "updated",
     )
 
@@ -55,6 +58,8 @@ class StepResult(Mapping[str, float | None]):
         self.learning_rates: tuple[float, ...] = ()
         self.updated = False
         self.overflow = False
+        self.clipped: bool | Tensor = False
+        self.streams: tuple[tuple[str, int, int, int], ...] = ()
         self._grad_norm: Number = 0.0
         self._finite: bool | Tensor = True
         self._spike: bool | Tensor = False
@@ -130,6 +135,22 @@ class StepResult(Mapping[str, float | None]):
         denominator = self.denominators[at]
         return float(self.numerators[at]) / denominator if denominator else None
 
+    def numbers(self) -> Iterator[Number | bool]:
+        """Everything that may still be on the device, in the order of `take_numbers`."""
+        yield from self.numerators
+        yield from self.regularizers.values()
+        yield from (self.regularization, self._grad_norm, self._finite, self._spike, self.clipped)
+
+    def take_numbers(self, values: Iterator[float]) -> None:
+        """Take over the same numbers from the host."""
+        self.numerators = tuple(next(values) for _ in self.names)
+        self.regularizers = {name: next(values) for name in self.regularizers}
+        self.regularization = next(values)
+        self._grad_norm = next(values)
+        self._finite = bool(next(values))
+        self._spike = bool(next(values))
+        self.clipped = bool(next(values))
+
     @property
     def absent(self) -> tuple[str, ...]:
         """The terms whose denominator was 0: they had no samples in this minibatch."""
@@ -152,7 +173,7 @@ class StepResult(Mapping[str, float | None]):
 
 def fetch_all(results: Sequence[StepResult]) -> None:
     """Bring the values of many steps to the host together: one wait for the device, not one for each value."""
-    waiting = [(result, norm) for result in results if isinstance(norm := result._grad_norm, Tensor)]
+    waiting = [(result, norm) for result in results if isinstance(norm := result.norm, Tensor)]
     if not waiting:
         return
     values = iter(
@@ -160,13 +181,9 @@ def fetch_all(results: Sequence[StepResult]) -> None:
             [
                 torch.as_tensor(value, device=norm.device).to(torch.float64)
                 for result, norm in waiting
-                for value in (*result.numerators, result.regularization, norm, result._finite, result._spike)
+                for value in result.numbers()
             ]
         ).tolist()
     )
     for result, _ in waiting:
-        result.numerators = tuple(next(values) for _ in result.names)
-        result.regularization = next(values)
-        result._grad_norm = next(values)
-        result._finite = bool(next(values))
-        result._spike = bool(next(values))
+        result.take_numbers(values)

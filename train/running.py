@@ -9,7 +9,7 @@ out/result.json      of a finished run: values on held-out data, digest of the p
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -224,12 +224,17 @@ def opened_source(config: RunConfig, prepared: Prepared) -> Iterator[Any]:
 
 @contextmanager
 def opened_validation(config: RunConfig, prepared: Prepared) -> Iterator[Any]:
-    """What a run is measured on, closed at the end: `config.validation_source`'s, or the folder of held-out data."""
+    """What a run is measured on, closed at the end: `config.validation_source`'s (one, or one for each stream by name),
+    or the folder of held-out data."""
     if config.validation_source is None:
         yield prepared.valid
         return
-    with closing(config.validation_source(prepared, config.seed)) as source:
-        yield source
+    found = config.validation_source(prepared, config.seed)
+    with ExitStack() as stack:
+        for source in found.values() if isinstance(found, Mapping) else (found,):
+            if hasattr(source, "close"):
+                stack.callback(source.close)
+        yield found
 
 
 # Fields of the configuration that go to the Trainer, and to `fit`, under their own names.

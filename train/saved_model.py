@@ -38,14 +38,15 @@ def load_model(
     folder: str | os.PathLike[str],
     *,
     which: str | int | os.PathLike[str] = "newest",
-    averaged: bool = False,
+    averaged: bool | None = None,
     say: Callable[[str], None] = announce,
 ) -> SavedModel:
     """The model of the run in `folder`, in eval mode, on the CPU or where its recipe puts it.
 
     which: "newest" (complete checkpoint), "best" (that of the best validation, as the run's `watch` and `mode` say), a
-    nominal time that has a checkpoint, or the path of one. averaged: the moving average of the weights instead of the
-    weights. Raises CheckpointError where there is no such run, checkpoint or average.
+    nominal time that has a checkpoint, or the path of one. averaged: whether to take the moving average of the weights
+    instead of the weights; None: as the run's own validations do, where it has one. Raises CheckpointError where there
+    is no such run, checkpoint or average.
     """
     folder = Path(folder)
     config = running.load_config(folder, say)
@@ -56,7 +57,7 @@ def load_model(
     foreign.check_noise(model, config.foreign_noise)
     state.check_model(model, content.model)
     model.load_state_dict(dict(content.model))
-    if averaged:
+    if averaged or (averaged is None and config.averaging is not None and content.state.get("averaging") is not None):
         _put_average(model, config, content, path)
     return SavedModel(
         config=config,

@@ -134,6 +134,15 @@ class Streams:
             )
         return parts
 
+    def intervals(self, taken: Taken) -> tuple[tuple[str, int, int, int], ...]:
+        """Of several sources the name, the interval of its own axis and the number of samples of each; else empty."""
+        if len(self.names) == 1:
+            return ()
+        return tuple(
+            (str(self.names[number]), batch.nominal_time, batch.nominal_end, batch.num_samples)
+            for number, batch in taken.batches.items()
+        )
+
     def shares_of(self, parts: Sequence[Part]) -> list[Share]:
         """The shares of a step in the order of the run's terms; those of streams without samples are absent."""
         found = [share for part in parts for share in part.shares]

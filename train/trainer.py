@@ -20,35 +20,31 @@ from torch.optim import Optimizer
 
 from minibatch import rng
 from minibatch.arguments import checked_integer
-from minibatch.models import noise
 from minibatch.train import batch_statistics, checks, foreign, loop, recovery, saving
-from minibatch.train.averaging import EMA, Averaging
+from minibatch.train.averaging import EMA
 from minibatch.train.batches import Inputs
 from minibatch.train.checks import Promise
 from minibatch.train.clipping import Clip
 from minibatch.train.errors import TrainingError
-from minibatch.train.exact_sum import ExactSum
 from minibatch.train.folder import RunFolder
 from minibatch.train.foreign import ForeignNoise
-from minibatch.train.gradient import Gradient, Part
-from minibatch.train.guard import Buffers, Found, Policy, watch_for
+from minibatch.train.guard import Policy
 from minibatch.train.history import values_of
 from minibatch.train.metrics import Measured
-from minibatch.train.ownership import owned_parameters, unreached_message
-from minibatch.train.precision import Precision, PrecisionName
+from minibatch.train.precision import PrecisionName
 from minibatch.train.progress import Reporter
 from minibatch.train.progress import announce as print_to_stderr
 from minibatch.train.rates import Values
-from minibatch.train.regularizers import Recorder, Regularization, Regularizer
+from minibatch.train.regularizers import Regularizer
 from minibatch.train.result import StepResult, fetch_all
 from minibatch.train.saving import Restored
 from minibatch.train.schedules import Schedule
 from minibatch.train.skips import Skip
-from minibatch.train.spikes import Detector, Spikes
+from minibatch.train.spikes import Spikes
 from minibatch.train.staging import Staging
-from minibatch.train.streams import Given, Source, Streams
+from minibatch.train.step import Steps
+from minibatch.train.streams import Given, Source
 from minibatch.train.terms import Share, Term
-from minibatch.train.update import Update
 from minibatch.train.validation import Data, Validation, evaluate
 
 
@@ -159,72 +155,49 @@ class Trainer:
             announce(f"these layers were replaced by keyed ones: {', '.join(self.converted)}")
         self.device = checks.one_device(model)
         self.optimizers = (optimizers,) if isinstance(optimizers, Optimizer) else tuple(optimizers)
-        self.owned = owned_parameters(model, self.optimizers)
         self.schedules = _one_per_optimizer(schedules, len(self.optimizers))
         self.regularizers = tuple(regularizers)
-        parameters = {name: parameter for mine in self.owned for name, parameter in mine.items()}
-        self._parameters = list(parameters.values())
-        trainable = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-        self._unreached = trainable if check_unreached else {}
-        recorder = Recorder(model, self.regularizers, seed=self.seed)
-        objective = checks.checked_terms((*self.terms, *recorder.terms()))
-        self._names = tuple(term.name for term in objective)
-        self._unseen = set(self._names)
-        self._time = 0
-        self._first = True
-        self._between_steps = True  # false while a step changes weights and position
         if batch_norm == "frozen":
             batch_statistics.freeze(model)
-        self._buffers = Buffers(model)
-        self.precision = Precision(precision, self.device)
-        watch = watch_for(self.device, self.optimizers, self._buffers, self.precision)
-        self._on_host = watch == "host"
-        self._starts: deque[int] = deque(maxlen=1 + (spikes.rollback_steps if spikes is not None else 0))
-        self.averaging = None if averaging is None else Averaging(model, averaging)
-        self.spikes = spikes
-        self.detector = None if spikes is None else Detector(spikes, self.device)
+        self.compiled = compile
+        if compile:
+            model.compile(**(compile if isinstance(compile, Mapping) else {}))
         if spikes is not None and spikes.action == "rollback" and folder is None:
             raise ValueError(
                 "Spikes(action='rollback') goes back to checkpoints: pass folder= to Trainer, and save_every="
             )
-        self.compiled = compile
-        if compile:
-            model.compile(**(compile if isinstance(compile, Mapping) else {}))
-        self._update = Update(
-            self._parameters,
-            self.optimizers,
-            self.schedules,
-            Regularization(self.regularizers, parameters),
-            self.clips,
-            watch,
-            Found(checks.stopping(on_nonfinite, spikes), self.optimizers, self.device),
-            self.precision,
-            self.averaging,
-            self.detector,
-        )
-        self.staged_model, self.staged_optimizer = Staging(), Staging()
-        self._unwatched: list[StepResult] = []  # whose values are still on the device
-        self.noise = noise.bind(model, lambda name: rng.key(self.seed, f"noise.{name}"))
-        in_leaves = promise == "bits" or batch_norm == "leaf"
-        self.streams = Streams(
-            source,
-            objective,
-            inputs,
-            self.precision,
-            seed=self.seed,
-            microbatch_size=self.microbatch_size,
-            leaf_size=self.leaf_size if in_leaves else None,
-            device=self.device,
-        )
-        self.streams.skips = list(skips)
-        self.gradient = Gradient(
+        self.spikes = spikes
+        self.steps = Steps(
             model,
-            self.noise,
-            self.precision,
-            exact=ExactSum(parameters) if promise == "bits" else None,
-            statistics=batch_statistics.LeafStatistics(model) if batch_norm == "leaf" else None,
-            around=recorder.around if recorder else None,
+            self.terms,
+            self.optimizers,
+            source,
+            inputs,
+            seed=self.seed,
+            device=self.device,
+            microbatch_size=self.microbatch_size,
+            leaf_size=self.leaf_size if promise == "bits" or batch_norm == "leaf" else None,
+            exact=promise == "bits",
+            batch_norm=batch_norm,
+            precision=precision,
+            schedules=self.schedules,
+            regularizers=self.regularizers,
+            clips=self.clips,
+            averaging=averaging,
+            spikes=spikes,
+            on_nonfinite=on_nonfinite,
+            seed_foreign=foreign_noise == "allow",
+            check_unreached=check_unreached,
         )
+        self.owned, self.noise = self.steps.owned, self.steps.noise
+        self.streams, self.gradient = self.steps.streams, self.steps.gradient
+        self.precision, self.averaging, self.detector = self.steps.precision, self.steps.averaging, self.steps.detector
+        self.streams.skips = list(skips)
+        self.staged_model, self.staged_optimizer = Staging(), Staging()
+        self._starts: deque[int] = deque(maxlen=1 + (spikes.rollback_steps if spikes is not None else 0))
+        self._unwatched: list[StepResult] = []  # whose values are still on the device
+        self._time = 0
+        self._between_steps = True  # false while a step changes weights and position
         self._folder: RunFolder | None = None
         if folder is not None:
             self._folder = RunFolder(folder, ledger=ledger, keep_last=keep_last, announce=announce)
@@ -370,7 +343,7 @@ class Trainer:
                 self._folder.add(result)
             if recovery.ends(self, result):
                 # Later steps have updated nothing: the run stands where this one left it.
-                self._update.found.clear()
+                self.steps.update.found.clear()
                 self._move_to(result.interval[1])
                 self.step = result.step
                 if self._folder is not None:
@@ -409,27 +382,16 @@ class Trainer:
             self._between_steps = True  # nothing was taken
             raise
         t0, t1 = taken.start, taken.stop
-        result = StepResult(self._names, self.step, (t0, t1), taken.num_samples)
+        result = StepResult(self.steps.names, self.step, (t0, t1), taken.num_samples)
         if t0 == t1:
             self._between_steps = True
             return result
         result.step += 1
+        result.streams = self.streams.intervals(taken)
         self._starts.append(t0)
-        if self._buffers.kept:
-            self._buffers.keep()
         try:
-            seeding = self._seeding(t0) if self.foreign_noise == "allow" else None
-            parts = self.streams.parts(taken, nominal_size, seeding)
-            shares = self.streams.shares_of(parts)
-            result.learning_rates = self._update.set_rates(t0, t1, self.values)
-            for parameter in self._parameters:
-                parameter.grad = None
-            present = any(share.total for share in shares)
-            finite = self._accumulate(parts, shares) if present else True
-            if finite and present:
-                self._update.curve(self.gradient, parts, result, rng.key(self.seed, "curvature", t0))
+            shares, finite = self.steps.compute(taken, nominal_size, result, self.values)
         except BaseException:
-            self._buffers.put_back()
             if given is None:
                 self._move_to(t0)
             self._between_steps = True
@@ -438,42 +400,26 @@ class Trainer:
             self._time = t1
         elif taken.from_elsewhere:
             self.source.seek(t1)
-        result.take(shares)
-        if present:  # without a sample of any term nothing is learnt, not even from regularizers
-            self._update.apply(result, finite)
+        self.steps.apply(result, shares, finite)
         self._write_down(result, shares)
         return result
-
-    def _accumulate(self, parts: Sequence[Part], shares: Sequence[Share]) -> bool:
-        """The gradient of the minibatch, in the parameters' `grad`; False if a loss was not finite."""
-        if not self._first:
-            finite = self.gradient.add(parts, on_host=self._on_host)
-        else:
-            self._first = False
-            states = foreign.generator_states(self.device)
-            finite = self.gradient.add(parts, on_host=self._on_host)
-            if self.foreign_noise != "allow":
-                foreign.check_generators(states, foreign.generator_states(self.device))
-        if self._unreached and finite:  # else backward did not run
-            self._check_reached(shares)
-        return finite
 
     def _write_down(self, result: StepResult, shares: Sequence[Share]) -> None:
         """Count the step, put it into the ledger, and end the run, or bring it back, if the step was bad."""
         self.step = result.step
         self._between_steps = True
-        if not self._on_host:
+        if not self.steps.on_host:
             self._unwatched.append(result)
         elif self._folder is not None:
             self._folder.add(result)
-        if self._update.watch != "device" and not (result.finite and not result.spike):
-            self._buffers.put_back()
+        if self.steps.update.watch != "device" and not (result.finite and not result.spike):
+            self.steps.buffers.put_back()
             if recovery.ends(self, result):
                 self.look()  # where values are still on the device, this is what ends the run
-                if self._on_host:
+                if self.steps.on_host:
                     recovery.after_bad_step(self, result, shares)
                 return
-            if self._on_host:
+            if self.steps.on_host:
                 self._note(result)
         if result.step % self.log_every == 0:
             self.look()
@@ -486,13 +432,6 @@ class Trainer:
     def first_start(self) -> int:
         """Where the first of the steps begins that a rollback leaves out."""
         return self._starts[0]
-
-    def _check_reached(self, shares: Sequence[Share]) -> None:
-        """A parameter without a gradient after every term has been there once is reached by none."""
-        self._unreached = {name: p for name, p in self._unreached.items() if p.grad is None}
-        self._unseen.difference_update(share.term.name for share in shares if share.total)
-        if self._unreached and not self._unseen:
-            raise ValueError(unreached_message(self._unreached))
 
     def take_position(self, step: int, nominal_time: int) -> None:
         """Stand after `step` steps at `nominal_time`, as a checkpoint says; the source has been moved already."""
@@ -512,14 +451,6 @@ class Trainer:
         self._time = time
         if self.source is not None:
             self.source.seek(time)
-
-    def _seeding(self, time: int) -> Callable[[int, int], None]:
-        """What seeds torch's global generators before each microbatch of the step at `time`."""
-
-        def seed(start: int, stop: int) -> None:
-            foreign.seed_generators(rng.key(self.seed, "foreign noise", time + start), self.device)
-
-        return seed
 
 
 def _one_per_optimizer(

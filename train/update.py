@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from minibatch.train.averaging import Averaging
-from minibatch.train.clipping import Clip
+from minibatch.train.clipping import Clip, ClipNorm
 from minibatch.train.curvature import products_for
 from minibatch.train.gradient import Gradient, Part
 from minibatch.train.guard import Found, Watch
@@ -49,7 +49,7 @@ class Update:
         self.precision = precision
         self.averaging = averaging
         self.spikes = spikes
-        self._curved = [optimizer for optimizer in optimizers if hasattr(optimizer, "curvature_due")]
+        self.curved = [optimizer for optimizer in optimizers if hasattr(optimizer, "curvature_due")]
 
     def apply(self, result: StepResult, finite: bool) -> None:
         """Update the weights unless loss or gradient is not finite; completes `result`. finite: of the losses."""
@@ -86,7 +86,7 @@ class Update:
 
     def curve(self, gradient: Gradient, parts: Sequence[Part], result: StepResult, key: int) -> None:
         """Give optimizers that ask for it the curvature of the step's objective, before their step."""
-        for optimizer in self._curved:
+        for optimizer in self.curved:
             if optimizer.curvature_due(result.step - 1):
                 products_for(optimizer, gradient, parts, key)
 
@@ -111,6 +111,8 @@ class Update:
     def _clip(self, result: StepResult, gradients: list[Tensor], norm: float | Tensor) -> None:
         known: float | Tensor | None = norm
         for clip in self.clips:
+            if known is not None and isinstance(clip, ClipNorm):
+                result.clipped = known > clip.limit
             clip(gradients, known, samples=result.num_samples)
             known = None  # another clip would have to measure again
 

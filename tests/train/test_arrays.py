@@ -150,6 +150,10 @@ def test_blocks_of_rows_add_up_to_the_column():
 # --- functions ----------------------------------------------------------------------------------------------------
 
 
+def pairs(data: object) -> dict[str, np.ndarray]:
+    return as_columns(data, ["x", "label"])
+
+
 def minibatch(number: int) -> tuple[np.ndarray, np.ndarray]:
     return X + number, Y
 
@@ -168,14 +172,14 @@ class Loader:
 
 
 def test_an_iteration_has_as_many_calls_as_the_length_of_the_function_or_100():
-    assert Calls(Loader(), ["x", "label"]).iteration_size == 7
-    assert Calls(lambda: (X, Y), ["x", "label"]).iteration_size == 100
-    assert Calls(Loader(), ["x", "label"], iteration_size=3).iteration_size == 3
+    assert Calls(Loader(), pairs).iteration_size == 7
+    assert Calls(lambda: (X, Y), pairs).iteration_size == 100
+    assert Calls(Loader(), pairs, iteration_size=3).iteration_size == 3
 
 
 @pytest.mark.parametrize("make", [Loader, lambda: minibatch], ids=["without argument", "numbered"])
 def test_minibatches_come_in_order_whatever_was_looked_at_ahead(make):
-    calls = Calls(make(), ["x", "label"])
+    calls = Calls(make(), pairs)
     dataset = calls.ahead(3)
     assert np.array_equal(dataset.read(range(12))["x"], np.concatenate([X, X + 1, X + 2]))
     assert [calls.next()["x"][0, 0] for _ in range(5)] == [0, 1, 2, 3, 4]
@@ -185,7 +189,7 @@ def test_minibatches_come_in_order_whatever_was_looked_at_ahead(make):
 @pytest.mark.parametrize("ahead", [0, 2, 5])
 @pytest.mark.parametrize("make", [Loader, lambda: minibatch], ids=["without argument", "numbered"])
 def test_a_resumed_run_gets_the_minibatches_behind_those_it_has_seen(make, ahead):
-    calls = Calls(make(), ["x", "label"])
+    calls = Calls(make(), pairs)
     if ahead:
         calls.ahead(ahead)
     calls.go_to(4)
@@ -201,7 +205,7 @@ def test_a_numbered_function_is_not_called_for_what_a_resumed_run_has_seen():
         asked.append(number)
         return minibatch(number)
 
-    calls = Calls(numbered, ["x", "label"])
+    calls = Calls(numbered, pairs)
     calls.go_to(1000)
     calls.next()
     assert asked == [1000]
@@ -216,11 +220,11 @@ def test_functions_are_told_from_data():
 
 def test_functions_that_cannot_be_called_or_end_are_refused():
     with pytest.raises(TypeError, match="needs 2 arguments"):
-        Calls(lambda a, b: X, ["x"])
+        Calls(lambda a, b: X, pairs)
     ending = iter([X])
-    calls = Calls(ending.__next__, ["x"])
+    calls = Calls(ending.__next__, lambda data: as_columns(data, ["x"]))
     calls.next()
     with pytest.raises(ValueError, match="ended at its call 2"):
         calls.next()
     with pytest.raises(ValueError, match="different numbers of samples"):
-        Calls(lambda: (X, Y[:2]), ["x", "label"]).next()
+        Calls(lambda: (X, Y[:2]), pairs).next()

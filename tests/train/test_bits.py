@@ -159,7 +159,7 @@ def test_numerators_on_other_devices_do_not_depend_on_the_order_either(data):
     for order in (list, lambda cuts: cuts[::-1], shuffled(3)):
         with make_source(data) as source:
             trainer = make_trainer(source, **OPTIONS)
-            trainer._on_host, trainer._update.watch = False, "wait"
+            trainer.steps.update.watch = "wait"
             trainer.gradient.order = order
             result = trainer.train_minibatch()
             found.append([result[name] for name in result])

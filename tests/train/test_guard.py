@@ -147,8 +147,7 @@ def on_device(source, policy, folder):
 
 
 def decide_on_device(trainer, watch="device"):
-    trainer._on_host = False
-    trainer._update.watch = watch
+    trainer.steps.update.watch = watch
     return trainer
 
 

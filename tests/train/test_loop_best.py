@@ -142,14 +142,14 @@ def test_the_checkpoint_of_the_end_has_the_last_weights_not_the_best(data, tmp_p
         assert same(weights(trainer), last[-1])
 
 
-@pytest.mark.parametrize(("values", "best"), [([2, 3, 4], 0), ([4, 3, 2], 3)])
+@pytest.mark.parametrize(("values", "best"), [([2, 3, 4, 1], 0), ([4, 3, 2, 9], 3)])
 def test_the_best_is_saved_too_where_it_is_the_first_or_the_last(data, tmp_path, values, best):
     kept = {}
 
     def keep(trainer, result):
         kept[result.interval[1]] = weights(trainer)
 
-    with make_source(data) as source, scripted(source, data, [*values, 1], folder=tmp_path / "run") as trainer:
+    with make_source(data) as source, scripted(source, data, values, folder=tmp_path / "run") as trainer:
         kept[0] = weights(trainer)
         options = {**FIT, "validate_every": 26, "validate_first": True, "callbacks": [keep]}
         ended = trainer.fit(max_samples=3 * EVERY, **options)

@@ -74,7 +74,7 @@ def run(data, *, steps=20, on_host=True, **options):
     with make_source(data) as source:
         trainer = make_trainer(source, **{"on_nonfinite": "stop", **options})
         if not on_host:
-            trainer._on_host, trainer._update.watch = False, "wait"
+            trainer.steps.update.watch = "wait"
         results = [trainer.train_minibatch() for _ in range(steps)]
         trainer.look()
         return trainer, results
@@ -128,7 +128,7 @@ def test_a_rollback_goes_back_to_a_checkpoint_and_on_without_the_interval(data, 
         policy = Spikes(action="rollback", rollback_steps=2, **POLICY)
         with make_trainer(source, spikes=policy, folder=tmp_path / "run", ledger=True) as trainer:
             if not on_host:
-                trainer._on_host, trainer._update.watch = False, "wait"
+                trainer.steps.update.watch = "wait"
             ended = trainer.fit(max_samples=9 * 20, save_every=9)
             assert isinstance(ended, FitResult)
             assert ended.nominal_time == 180

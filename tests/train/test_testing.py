@@ -65,9 +65,12 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(run):
     assert (tested.validation.nominal_time, tested.validation["class"]) == (best, values[best])
 
 
-def test_averaged_weights_are_measured_on_request(run):
-    plain, averaged = (measure_run(run, averaged=which, say=quiet).validation["class"] for which in (False, True))
-    assert plain != averaged
+def test_averaged_weights_are_measured_where_there_are_some_and_the_others_on_request(run):
+    own, averaged, default = (
+        measure_run(run, averaged=which, say=quiet).validation["class"] for which in (False, True, None)
+    )
+    assert own != averaged == default, "as the run's own validations"
+    assert measure_run(run, which=0, say=quiet).validation.nominal_time == 0, "before the average has begun"
     saved = load_model(run, averaged=True, say=quiet)
     assert not saved.model.training
     with pytest.raises(CheckpointError, match="has no averaged weights yet: they begin at 0"):
@@ -143,14 +146,16 @@ def test_a_folder_that_is_no_run_and_a_model_that_is_another_are_refused(run, tm
 
 
 def test_of_a_joint_model_one_stream_is_tested(run):
-    saved = load_model(run, say=quiet)
-    terms = [replace(term, stream=stream) for term in saved.config.terms for stream in ("a", "b")]
-    joint = replace(saved, config=replace(saved.config, terms=terms, inputs={"a": "x", "b": "y"}))
-    chosen, inputs = of_stream(joint, "b")
-    assert (len(chosen), chosen[0].stream, inputs) == (1, None, "y")
-    with pytest.raises(ValueError, match="several streams: say with stream= which of a, b to test"):
+    config = load_model(run, say=quiet).config
+    terms = [replace(term, stream=stream) for term in config.terms for stream in ("a", "b")]
+    metrics = [replace(metric, stream="b") for metric in config.metrics]
+    joint = replace(config, terms=terms, metrics=metrics, inputs={"a": "x", "b": "y"})
+    chosen, measured, inputs = of_stream(joint, "b")
+    assert ([term.stream for term in chosen], [metric.stream for metric in measured], inputs) == ([None], [None], "y")
+    assert of_stream(joint, "a")[1:] == ([], "x")
+    with pytest.raises(ValueError, match="several streams: say with stream= which of them, a, b"):
         of_stream(joint, None)
     with pytest.raises(ValueError, match="no stream 'c'; it has a, b"):
         of_stream(joint, "c")
     with pytest.raises(ValueError, match="one source without a name"):
-        of_stream(saved, "a")
+        of_stream(config, "a")

@@ -67,6 +67,9 @@ class _Epochs(Listener):
         if result.interval[1] % self.rows == 0:
             self.leave()
 
+    def on_rollback(self, trainer: "Trainer") -> None:
+        self.leave()
+
     def on_end(self, trainer: "Trainer", reason: str) -> None:
         self.leave()
 

@@ -44,12 +44,15 @@ class Listener:
     def on_save(self, trainer: "Trainer", path: Path) -> None:
         """After a checkpoint was written to `path`."""
 
+    def on_rollback(self, trainer: "Trainer") -> None:
+        """After the run went back to a checkpoint because of a spike; the step of the spike is not called for."""
+
     def on_end(self, trainer: "Trainer", reason: str) -> None:
         """When `fit` ends, also by an exception, of which `reason` then says kind and message."""
 
 
 NOTHING = Listener.__call__
-METHODS = ("on_begin", "on_validation", "on_save", "on_end")
+METHODS = ("on_begin", "on_validation", "on_save", "on_rollback", "on_end")
 
 
 class Hooks:
@@ -68,6 +71,7 @@ class Hooks:
         self.on_begin: list[Callable[[Trainer], None]] = _methods(callbacks, "on_begin")
         self.on_validation: list[Callable[[Trainer, Validation], str | None]] = _methods(callbacks, "on_validation")
         self.on_save: list[Callable[[Trainer, Path], None]] = _methods(callbacks, "on_save")
+        self.on_rollback: list[Callable[[Trainer], None]] = _methods(callbacks, "on_rollback")
         self.on_end: list[Callable[[Trainer, str], None]] = _methods(callbacks, "on_end")
 
 

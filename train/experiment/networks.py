@@ -104,7 +104,7 @@ class Network:
         self.calls += 1
         roles = self._roles()
         if settings.algo == "pretrain":  # unsupervised
-            roles = replace(roles, unlabelled=True, check=lambda columns: None)
+            roles = replace(roles, unlabelled=True)
         data = opening.open_data(train_data, valid_data, roles, settings, seed=self.seed)
         folder = opening.folder_of_call(settings.save_progress, self.calls)
         config = {"network": self.description(), "settings": described(settings)}
@@ -191,11 +191,10 @@ class Network:
         return FeedForward(layers, **options)
 
     def _roles(self) -> Roles:
-        return Roles(names=("x", "target"), weighted=True, flat=("target",), check=self._check)
+        return Roles(names=("x", "target"), weight="weight", flat=True, check=self._check)
 
-    def _check(self, columns: Mapping[str, Any]) -> None:
-        wanted = self.net.specs[-1].size
-        shape = columns["target"].shape
+    def _check(self, targets: Any) -> None:
+        wanted, shape = self.net.specs[-1].size, targets.shape
         if int(np.prod(shape[1:])) != wanted:
             raise ValueError(
                 f"data: targets have the shape {shape}, expected (n, {wanted}), the size of the last layer"
@@ -265,10 +264,10 @@ class Classifier(Network):
         return net
 
     def _roles(self) -> Roles:
-        return Roles(names=("x", "label"), weighted=True, check=self._check)
+        return Roles(names=("x", "label"), weight="weight", check=self._check)
 
-    def _check(self, columns: Mapping[str, Any]) -> None:
-        labels, classes = columns["label"], self.net.specs[-1].size
+    def _check(self, labels: Any) -> None:
+        classes = self.net.specs[-1].size
         if labels.ndim != 1 or labels.dtype.kind not in "biu":
             raise ValueError(f"data: labels are {labels.dtype} {labels.shape}, expected integers (n,)")
         if labels.min() < 0 or labels.max() >= classes:

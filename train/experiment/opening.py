@@ -1,14 +1,14 @@
 """What a call of `train` is given, opened: data of every kind, and the folder that the call saves into."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from minibatch import Dataset, MinibatchSource, rng, split
 from minibatch.train import checkpoint
-from minibatch.train.arrays import Calls, as_columns, as_dataset, field_names, is_calls, written
+from minibatch.train.arrays import Calls, as_columns, field_names, is_calls, written
 from minibatch.train.experiment.run import RunData
 from minibatch.train.experiment.settings import Settings
 
@@ -16,20 +16,30 @@ MODEL = "model"  # of a call that has ended, in its folder
 CALL = "train-{}"  # the folder of a call, where save_progress does not say where its number goes
 
 
+def _accept(column: Any) -> None:
+    """Any targets will do."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Roles:
     """What the columns of the data are to a network.
 
-    names: inputs, then targets if it learns any. weighted: whether a column of weights may follow. flat: columns in
-    which (n,) stands for (n, 1). check: called with arrays before they are written, to refuse what cannot be learnt.
-    unlabelled: whether inputs alone are used; whatever else the data have is ignored.
+    names: inputs, then targets if it learns any. weight: the name of the weights that may follow, None where there are
+    none. flat: whether targets (n,) stand for (n, 1). check: called with the targets of arrays before anything is
+    written, to refuse what cannot be learnt. unlabelled: whether inputs alone are used, and all else is ignored.
     """
 
     names: tuple[str, ...]
-    weighted: bool = False
-    flat: tuple[str, ...] = ()
-    check: Callable[[Mapping[str, Any]], None] = lambda columns: None
+    weight: str | None = None
+    flat: bool = False
+    check: Callable[[Any], None] = _accept
     unlabelled: bool = False
+
+    def called(self, fields: Sequence[str]) -> "Roles":
+        """The same roles under the names of the fields of a data set."""
+        names = (*fields[: len(self.names)], *self.names[len(fields) :])
+        weight = fields[len(self.names)] if len(fields) > len(self.names) else self.weight
+        return replace(self, names=names, weight=weight)
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -39,7 +49,16 @@ class Roles:
     @property
     def optional(self) -> tuple[str, ...]:
         """The columns that there may be, behind those needed."""
-        return (*self.names[len(self.needed) :], *(("weight",) if self.weighted else ()))
+        return (*self.names[len(self.needed) :], *(() if self.weight is None else (self.weight,)))
+
+    def columns(self, data: Any) -> dict[str, Any]:
+        """Arrays by name, checked."""
+        flat = self.names[1:] if self.flat else ()
+        columns = as_columns(data, self.needed, optional=self.optional, flat=flat)
+        if not self.unlabelled:
+            for target in self.names[1:]:
+                self.check(columns[target])
+        return columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +84,13 @@ def open_data(train: Any, valid: Any, roles: Roles, settings: Settings, *, seed:
     """Open training and validation data; without the latter, a part of the former, or all of it, takes its place."""
     if valid is not None and settings.valid_fraction:
         raise ValueError("valid_fraction= holds out a part of the training data, but valid_data is given, too")
+    for data in (train, valid):
+        if _has_names(data):  # arrays beside a data set take the names of its fields
+            named = _open(data, roles, settings)
+            assert isinstance(named, Dataset | MinibatchSource)
+            roles = roles.called(fields_of(named, roles, settings))
+            settings = replace(settings, fields=None)
+            break
     opened = _open(train, roles, settings)
     if settings.valid_fraction:
         if not isinstance(opened, Dataset):
@@ -94,36 +120,30 @@ def open_data(train: Any, valid: Any, roles: Roles, settings: Settings, *, seed:
 def fields_of(data: Dataset | MinibatchSource | Calls, roles: Roles, settings: Settings) -> tuple[str, ...]:
     """The names of the fields that are inputs, targets and weights."""
     if isinstance(data, Calls):
-        return data.names if roles.unlabelled else (*data.names, *data.found)
+        return roles.needed if roles.unlabelled else (*roles.needed, *data.found)
     dataset = data.dataset if isinstance(data, MinibatchSource) else data
+    there, given = tuple(dataset.fields), settings.fields
     if roles.unlabelled:
-        there = tuple(dataset.fields)
-        first = settings.fields or (there if len(there) == len(roles.names) and roles.names[0] not in there else None)
-        return field_names(dataset, roles.needed, None if first is None else first[:1])
-    usual = roles.names
-    weighted = roles.weighted and len(dataset.fields if settings.fields is None else settings.fields) > len(usual)
-    if weighted and (settings.fields is not None or "weight" in dataset.fields):
-        usual = (*usual, "weight")
-    return field_names(dataset, usual, settings.fields)
+        if given is None and roles.names[0] not in there and len(there) == len(roles.names):
+            given = there
+        return field_names(dataset, roles.needed, None if given is None else given[:1])
+    weighted = roles.weight is not None and (roles.weight in there if given is None else len(given) > len(roles.names))
+    usual = (*roles.names, roles.weight) if weighted and roles.weight is not None else roles.names
+    return field_names(dataset, usual, given)
+
+
+def _has_names(data: Any) -> bool:
+    return isinstance(data, MinibatchSource | Dataset | str | os.PathLike)
 
 
 def _open(data: Any, roles: Roles, settings: Settings) -> Dataset | MinibatchSource | Calls:
     if isinstance(data, MinibatchSource):
         return data
+    if _has_names(data):
+        return Dataset.open(data)
     if is_calls(data):
-        return Calls(
-            data,
-            roles.needed,
-            optional=roles.optional,
-            flat=roles.flat,
-            check=roles.check,
-            iteration_size=settings.iteration_size,
-        )
-    if isinstance(data, Dataset | str | os.PathLike):
-        return as_dataset(data, roles.needed)
-    columns = as_columns(data, roles.needed, optional=roles.optional, flat=roles.flat)
-    roles.check(columns)
-    return written([columns])
+        return Calls(data, roles.columns, optional=roles.optional, iteration_size=settings.iteration_size)
+    return written([roles.columns(data)])
 
 
 def folder_of_call(save_progress: str | None, call: int) -> Path | None:

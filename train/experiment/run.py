@@ -218,12 +218,12 @@ class Run:
                 while not self._is_over():
                     with StopBetweenSteps() as stop:
                         values = self._iteration(stop)
+                    if values is not None:
+                        yield values, dict(self._valid)
                     if stop.signal is not None:
                         self.announce(f"{stop.signal.name}: training ends with the best weights so far")
+                    if stop.signal is not None or values is None:  # or the axis has ended
                         break
-                    if values is None:
-                        break  # the axis has ended
-                    yield values, dict(self._valid)
                 self._finish()
             except GeneratorExit:
                 if not sys.is_finalizing():
@@ -292,7 +292,7 @@ class Run:
                     break
             if self._save_due is not None and trainer.has_folder and self._save_due(trainer.step, result.interval):
                 self._save()
-            if stop.signal is not None:
+            if stop.signal is not None and self._iterations() == before:
                 return None
         trainer.look()
         values = {**sums.values(), **self.gradients.means()}
@@ -339,14 +339,19 @@ class Run:
             self._saved = self.trainer.nominal_time
 
     def _finish(self) -> None:
-        """Measure the weights that the run ends with, save, and put the best ones back."""
+        """Save, and leave the net with its best weights: those that it ends with are measured, too.
+
+        That measurement is in no history, so that a run that is resumed decides as if it had not been interrupted.
+        """
         trainer = self.trainer
-        with contextlib.suppress(TrainingError):  # in the middle of a step there is nothing to measure or to save
+        with contextlib.suppress(TrainingError):  # in the middle of a step there is nothing to save or to measure
             trainer.refuse_half_a_step()
-            if trainer.history[-1].nominal_time != trainer.nominal_time:
-                self._validate()
             if trainer.has_folder:
                 self._save()
+            if trainer.history[-1].nominal_time != trainer.nominal_time:
+                last = trainer.validate(record=False)
+                if self.watch.best([*trainer.history, last]) is last:
+                    return
         self.best.put_back()
 
 

@@ -49,6 +49,7 @@ def test_arrays_lists_tensors_and_data_sets_train_alike(tmp_path):
     assert trained(folder, fields=("x", "label")) == expected
     renamed = written(tmp_path / "renamed", image=X.reshape(ROWS, 2, 2), digit=Y)
     assert trained(renamed) == expected
+    assert trained(renamed, (X, Y)) == trained((X, Y), renamed) == expected
 
 
 def test_a_source_is_trained_on_as_it_is_and_goes_on_where_it_stands():
@@ -363,7 +364,7 @@ def test_progress_is_loaded_where_it_was_saved(tmp_path):
     told: list[str] = []
     again = Classifier((4, 6, 2), seed=7, dtype="float64", save_progress=tmp_path, announce=told.append)
     assert parameters_digest(again.net) == parameters_digest(net.net)
-    assert told and "train-1" in told[0]
+    assert "train-1" in told[0]
     exp = Experiment(Classifier, (4, 6, 2), seed=1, announce=quiet)
     exp.load(tmp_path)
     assert parameters_digest(exp.network.net) == parameters_digest(net.net)

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from minibatch.train.digest import parameters_digest
 from minibatch.train.experiment import Classifier, Experiment, Network
 from minibatch.train.patience import best, stopped
 
+ROOT = Path(__file__).parents[3]
 ROWS = 60
 OPTIONS = {
     "algo": "adam",
@@ -230,6 +233,54 @@ def test_an_interrupted_call_goes_on_to_the_same_end(tmp_path, algo, stop_after)
     after = list(second.itertrain(small(), save_progress=str(tmp_path), **options))
     assert digest(second) == digest(whole)
     assert before + after == everything
+
+
+@pytest.mark.parametrize("after_steps", [1, 4, 8, 9, 13])
+def test_ctrl_c_within_an_iteration_is_as_if_it_had_never_been(tmp_path, after_steps):
+    options = {**OPTIONS, "validate_every": 2, "patience": 1, "learning_rate": 0.03, "max_iterations": 30}
+    whole, first, second = network(), network(), network()
+    everything = list(whole.itertrain(small(), **options))
+    steps_done = 0
+
+    def interrupting(units: torch.Tensor) -> torch.Tensor:
+        nonlocal steps_done
+        steps_done += len(units) < ROWS  # not in validations
+        if steps_done == after_steps and len(units) < ROWS:
+            os.kill(os.getpid(), signal.SIGINT)
+        return (units < 0.5).double().mean(1)
+
+    watching = {**options, "monitors": {"hid1": interrupting}}
+    before = list(first.itertrain(small(), save_progress=str(tmp_path), **watching))
+    assert len(before) == after_steps // 8
+    steps_done = 1000
+    after = list(second.itertrain(small(), save_progress=str(tmp_path), **watching))
+    assert digest(second) == digest(whole)
+    found = [[{**values, "hid1:out<0.5": values.pop("hid1:out")} for values in pair] for pair in before + after]
+    assert found == [[*pair] for pair in everything]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_process_that_is_ended_by_a_signal_leaves_what_another_goes_on_from(tmp_path, number):
+    script = f"""
+import os
+from tests.train.experiment.test_exactness import OPTIONS, network, small
+calls = 0
+def ending(units):
+    global calls
+    calls += 1
+    if calls == 21:
+        os.kill(os.getpid(), {int(number)})
+    return (units < 0.5).double().mean(1)
+network().train(small(), save_progress={str(tmp_path)!r}, **{{**OPTIONS, "monitors": {{"hid1": ending}}}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -number, done.stderr
+    whole, resumed = network(), network()
+    everything = list(whole.itertrain(small(), **OPTIONS))
+    after = list(resumed.itertrain(small(), save_progress=str(tmp_path), **OPTIONS))
+    assert after == everything[-len(after) :]
+    assert 0 < len(after) < 5
+    assert digest(resumed) == digest(whole)
 
 
 def abandon(folder: Path) -> None:
