@@ -31,27 +31,6 @@ def checked_terms(terms: Term | Sequence[Term]) -> tuple[Term, ...]:
     return given
 
 
-def checked_size(size: Any) -> Any:
-    """A minibatch size, or a schedule of it, which is asked for its first value."""
-    if callable(size):
-        size_at(size, 0)
-        return size
-    return checked_integer(size, "minibatch_size", least=1)
-
-
-def size_at(size: Any, time: int) -> int:
-    """The minibatch size at nominal `time`; ValueError where a schedule gives no integer ≥ 1."""
-    if not callable(size):
-        assert isinstance(size, int)
-        return size
-    value = size(time)
-    if value != int(value) or value < 1:
-        raise ValueError(
-            f"minibatch_size: the schedule {size} gives {value!r} at nominal time {time}, expected integers ≥ 1"
-        )
-    return int(value)
-
-
 def stopping(on_nonfinite: str, spikes: Spikes | None) -> Literal["stop", "skip"]:
     """Whether one bad step, decided on the device, must keep all later ones from updating."""
     return "stop" if on_nonfinite == "stop" or (spikes is not None and spikes.action != "skip") else "skip"

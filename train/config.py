@@ -29,7 +29,7 @@ from minibatch.train.clipping import Clip
 from minibatch.train.every import Every, Minutes, Samples, Steps, Sweeps
 from minibatch.train.foreign import ForeignNoise
 from minibatch.train.guard import Policy
-from minibatch.train.metrics import Metric
+from minibatch.train.metrics import Measured
 from minibatch.train.multiview import MultiView
 from minibatch.train.patience import Mode
 from minibatch.train.precision import PrecisionName
@@ -55,8 +55,9 @@ class RunConfig:
     model: called with `seed=`, 64 bits for the first weights, returns the module. optimizers: called with the model,
     returns one or a list. schedules: one per optimizer, None where the rate stays as it was made. data: called with the
     folder the data sets go to; it makes them if they are not there yet. transforms: of the training source. source:
-    called with (Prepared, seed) where a run needs another source than one data set with transforms; validation_source:
-    likewise where it is measured on something else than all of `Prepared.valid`, in its own order.
+    called with (Prepared, seed) where a run needs another source than one data set with transforms, such as a
+    JointSource; validation_source: likewise where it is measured on something else than all of `Prepared.valid` in its
+    own order, of several streams a mapping from their names.
 
     validate_every, validate_first, save_every, patience, min_improvement, absolute, watch, mode, restore_best: as in
     `Trainer.fit`. threads: that torch computes with during the run (the last bits depend on them), None for as many as
@@ -78,7 +79,7 @@ class RunConfig:
     minibatch_size: int | Schedule
     max_samples: int
     seed: int
-    metrics: Sequence[Metric] = ()
+    metrics: Sequence[Measured] = ()
     transforms: Sequence[Transform] = ()
     source: Callable[[Prepared, int], Any] | None = None
     validation_source: Callable[[Prepared, int], Any] | None = None
@@ -133,7 +134,7 @@ def described(value: Any) -> Any:
 
     >>> from minibatch.train.schedules import Cosine
     >>> described(Cosine(0.1, samples=1000))
-    {'kind': 'minibatch.train.schedules:Cosine', 'rate': 0.1, 'samples': 1000, 'last': 0.0}
+    {'kind': 'minibatch.train.schedules.curves:Cosine', 'rate': 0.1, 'samples': 1000, 'last': 0.0}
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -256,7 +256,7 @@ class _Run:
     def _steps(self, signals: Sequence[StopBetweenSteps]) -> str | None:
         """Train until a limit is reached, and return its name; None where there are `reasons` to stop before it."""
         trainer, limits, reasons = self.trainer, self.limits, self.reasons
-        on_step = [*self.hooks.on_step, *(stop for stop in signals if stop not in self.hooks.on_step)]
+        on_step: list[Callback] = [*self.hooks.on_step, *(stop for stop in signals if stop not in self.hooks.on_step)]
         log_every, validate_due, save_due, told = trainer.log_every, self.validate_due, self.save_due, self.told
         recent: list[StepResult] = []
         while (now := trainer.nominal_time) < limits.samples and trainer.step < limits.steps:

@@ -77,7 +77,6 @@ class UpdateScales(Listener):
         self.path = None if path is None else Path(path)
         self.latest: Scales | None = None
         self._lines: Lines | None = None
-        self._written = 0  # the last step that has a line
         self._begins = 0  # where the coming step begins
         self._waiting: list[tuple[int, int, list[_Measured]]] = []
         self._measuring: list[_Measured] = []
@@ -91,7 +90,6 @@ class UpdateScales(Listener):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lines = Lines(path)
             self._lines.cut(trainer.step)
-            self._written = trainer.step
         self._begins = trainer.nominal_time
         for optimizer, owned in zip(trainer.optimizers, trainer.owned, strict=True):
             self._attach(trainer, optimizer, owned)
@@ -108,6 +106,8 @@ class UpdateScales(Listener):
         self._begins = trainer.nominal_time
         self._measuring = []
         self._waiting = [one for one in self._waiting if one[0] <= trainer.step]
+        if self._lines is not None:
+            self._lines.cut(trainer.step)
 
     def on_end(self, trainer: "Trainer", reason: str) -> None:
         for detach in self._detach:
@@ -132,10 +132,6 @@ class UpdateScales(Listener):
                 ),
             )
             if self._lines is not None:
-                if step <= self._written:  # the run went back to a checkpoint
-                    self._lines.flush()
-                    self._lines.cut(step - 1)
-                self._written = step
                 self._lines.add(json.dumps(document_of(self.latest), allow_nan=False))
             if self.show is not None:
                 self.show(self.latest)

@@ -21,8 +21,8 @@ class StepResult(Mapping[str, float | None]):
     numerators, denominators, coefficients: of the terms, in the order of `names`. regularization: the part of weight
     regularizers in the total, regularizers: that of each by name. learning_rates: one per optimizer. updated: False
     where there was nothing to learn from. overflow: whether a scaled float16 gradient was too large, so that the update
-    was left out and the scale halved. clipped: whether the norm was above the limit of clipping. streams: of several
-    sources the name, the interval of its own axis and the number of samples of each.
+    was left out and the scale halved. clipped: whether the norm was above the limit of clipping, None without one.
+    streams: of several sources the name, the interval of its own axis and the number of samples of each.
     """
 
     __slots__ = (
@@ -58,7 +58,7 @@ class StepResult(Mapping[str, float | None]):
         self.learning_rates: tuple[float, ...] = ()
         self.updated = False
         self.overflow = False
-        self.clipped: bool | Tensor = False
+        self.clipped: bool | Tensor | None = None
         self.streams: tuple[tuple[str, int, int, int], ...] = ()
         self._grad_norm: Number = 0.0
         self._finite: bool | Tensor = True
@@ -139,7 +139,7 @@ class StepResult(Mapping[str, float | None]):
         """Everything that may still be on the device, in the order of `take_numbers`."""
         yield from self.numerators
         yield from self.regularizers.values()
-        yield from (self.regularization, self._grad_norm, self._finite, self._spike, self.clipped)
+        yield from (self.regularization, self._grad_norm, self._finite, self._spike, self.clipped or False)
 
     def take_numbers(self, values: Iterator[float]) -> None:
         """Take over the same numbers from the host."""
@@ -149,7 +149,8 @@ class StepResult(Mapping[str, float | None]):
         self._grad_norm = next(values)
         self._finite = bool(next(values))
         self._spike = bool(next(values))
-        self.clipped = bool(next(values))
+        clipped = bool(next(values))
+        self.clipped = clipped if self.clipped is not None else None
 
     @property
     def absent(self) -> tuple[str, ...]:

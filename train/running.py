@@ -9,7 +9,7 @@ out/result.json      of a finished run: values on held-out data, digest of the p
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -214,27 +214,32 @@ def torch_threads(threads: int | None, say: Callable[[str], None]) -> Iterator[N
 @contextmanager
 def opened_source(config: RunConfig, prepared: Prepared) -> Iterator[Any]:
     """The source that a run trains on, closed at the end: `config.source`'s, or one of the training data."""
-    if config.source is None:
-        with MinibatchSource(prepared.train, seed=config.seed, transforms=config.transforms) as source:
-            yield source
-        return
-    with closing(config.source(prepared, config.seed)) as source:
-        yield source
+    with ExitStack() as stack:
+        if config.source is not None:
+            found = config.source(prepared, config.seed)
+        else:
+            found = MinibatchSource(prepared.train, seed=config.seed, transforms=config.transforms)
+        _close_at_end(stack, found)
+        yield found
 
 
 @contextmanager
 def opened_validation(config: RunConfig, prepared: Prepared) -> Iterator[Any]:
     """What a run is measured on, closed at the end: `config.validation_source`'s (one, or one for each stream by name),
     or the folder of held-out data."""
-    if config.validation_source is None:
-        yield prepared.valid
-        return
-    found = config.validation_source(prepared, config.seed)
     with ExitStack() as stack:
-        for source in found.values() if isinstance(found, Mapping) else (found,):
-            if hasattr(source, "close"):
-                stack.callback(source.close)
+        found: Any = prepared.valid
+        if config.validation_source is not None:
+            found = config.validation_source(prepared, config.seed)
+            _close_at_end(stack, found)
         yield found
+
+
+def _close_at_end(stack: ExitStack, found: Any) -> None:
+    """Have a source closed, or each of those that come by name."""
+    for source in found.values() if isinstance(found, Mapping) else (found,):
+        if hasattr(source, "close"):  # and not the path of a data set
+            stack.callback(source.close)
 
 
 # Fields of the configuration that go to the Trainer, and to `fit`, under their own names.

@@ -19,7 +19,6 @@ from minibatch.train.user_code import places_noted
 from minibatch.train.validation import Validation, evaluate
 from minibatch.transforms import MultiCrop
 
-
 Views = Callable[[Inputs], MultiView] | Literal["recipe"]
 
 

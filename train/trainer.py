@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from minibatch import rng
 from minibatch.arguments import checked_integer
-from minibatch.train import batch_statistics, checks, foreign, loop, recovery, saving
+from minibatch.train import batch_statistics, checkpoint, checks, foreign, loop, recovery, saving
 from minibatch.train.averaging import EMA
 from minibatch.train.batches import Inputs
 from minibatch.train.checks import Promise
@@ -32,13 +32,12 @@ from minibatch.train.guard import Policy
 from minibatch.train.history import values_of
 from minibatch.train.metrics import Measured
 from minibatch.train.precision import PrecisionName
-from minibatch.train.progress import Reporter
 from minibatch.train.progress import announce as print_to_stderr
 from minibatch.train.rates import Values
 from minibatch.train.regularizers import Regularizer
 from minibatch.train.result import StepResult, fetch_all
 from minibatch.train.saving import Restored
-from minibatch.train.schedules import Schedule
+from minibatch.train.schedules import Schedule, checked_sizes, size_at
 from minibatch.train.skips import Skip
 from minibatch.train.spikes import Spikes
 from minibatch.train.staging import Staging
@@ -127,7 +126,7 @@ class Trainer:
         self.model = model
         self.terms = checks.checked_terms(terms)
         self.source = source
-        self.minibatch_size = checks.checked_size(minibatch_size)
+        self.minibatch_size = checked_sizes(minibatch_size)
         self.microbatch_size = checks.optional_integer(microbatch_size, "microbatch_size")
         self.leaf_size = checked_integer(leaf_size, "leaf_size", least=1)
         self.inputs = inputs
@@ -216,7 +215,8 @@ class Trainer:
     @property
     def next_size(self) -> int:
         """The minibatch size of the next step."""
-        return checks.size_at(self.minibatch_size, self.nominal_time)
+        watched: str | None = getattr(self.minibatch_size, "watches", None)
+        return size_at(self.minibatch_size, self.nominal_time, self.values.get(watched, ()) if watched else ())
 
     @property
     def nominal_time(self) -> int:
@@ -241,31 +241,13 @@ class Trainer:
         while result := self.train_minibatch():
             yield result
 
-    def fit(
-        self,
-        *,
-        max_samples: int | None = None,
-        max_sweeps: int | None = None,
-        validate_every: int | None = None,
-        save_every: int | None = None,
-        callbacks: Sequence[loop.Callback] = (),
-        progress: bool | Reporter = False,
-    ) -> loop.FitResult:
-        """Train up to nominal time `max_samples` (or so many sweeps), counted from 0 also after a resume.
+    def fit(self, **options: Any) -> loop.FitResult:
+        """Train up to a limit, validating, saving and reporting on the way: `loop.fit`, which has all options.
 
-        validate_every, save_every: in samples; done by the step that reaches or crosses a multiple, and at the end.
-        callbacks: called with (trainer, result) after every step; one that returns a text ends the training and gives
-        the reason. progress: True for a progress line on stderr.
+        The most common: max_samples or max_sweeps, counted from 0 also after a resume; validate_every and save_every,
+        in samples; patience and restore_best; callbacks; progress=True for a progress line on stderr.
         """
-        return loop.fit(
-            self,
-            max_samples=max_samples,
-            max_sweeps=max_sweeps,
-            validate_every=validate_every,
-            save_every=save_every,
-            callbacks=callbacks,
-            progress=progress,
-        )
+        return loop.fit(self, **options)
 
     def validate(self, minibatch_size: int = 1024, *, record: bool = True) -> Validation:
         """Exact values of all terms and metrics on the validation data; written to the run's folder if `record`.
@@ -333,6 +315,11 @@ class Trainer:
     def holds_a_run(self) -> bool:
         """Whether the run's folder has steps or checkpoints of an earlier process, which can be restored."""
         return self._folder is not None and self._folder.holds_a_run()
+
+    def keep_checkpoints(self, needed: checkpoint.AlsoKeep) -> None:
+        """Keep checkpoints besides the newest ones: those at the nominal times `needed` gives for the newest's times."""
+        if self._folder is not None:
+            self._folder.also_keep = needed
 
     def look(self) -> None:
         """A log point: fetch the values of the last steps, write their lines, and see whether the run can go on."""

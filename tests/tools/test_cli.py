@@ -141,7 +141,7 @@ def test_a_command_keeps_its_own_options_and_exit_codes(command):
         ["nonsense"],
         ["--nonsense"],
         ["show"],
-        ["show", "a", "b"],
+        ["check", "a", "b"],
         ["at", "DIR", "-1"],
         ["at", "DIR", "x"],
         ["convert", "a"],

@@ -260,6 +260,7 @@ def test_a_recipe_may_bring_its_own_sources(file, tmp_path):
             "        threads=1,",
             "        threads=1,\n        source=partial(opened, part='train'),\n"
             "        validation_source=partial(opened, part='valid'),",
+            1,
         )
         + "\n\ndef opened(prepared, seed, *, part):\n"
         "    from minibatch import MinibatchSource\n"

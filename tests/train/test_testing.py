@@ -10,6 +10,7 @@ import torch
 
 from minibatch import Dataset
 from minibatch.errors import CheckpointError
+from minibatch.train.gradient_check import check_config, failures
 from minibatch.train.multiview import MultiView
 from minibatch.train.running import run_recipe
 from minibatch.train.saved_model import load_model
@@ -159,3 +160,22 @@ def test_of_a_joint_model_one_stream_is_tested(run):
         of_stream(joint, "c")
     with pytest.raises(ValueError, match="one source without a name"):
         of_stream(config, "a")
+
+
+def test_a_joint_run_begins_resumes_and_is_tested_stream_by_stream(tmp_path):
+    recipe, out = "tests.train.tiny_recipe:joint", tmp_path / "run"
+    whole = run_recipe(recipe, out, options={}, say=quiet)
+    run_recipe(
+        recipe, tmp_path / "cut", options={}, say=quiet, callbacks=[lambda _, r: "a test" if r.step == 3 else None]
+    )
+    again = run_recipe(recipe, tmp_path / "cut", options={}, resume=True, say=quiet)
+    assert again.parameters_digest == whole.parameters_digest
+    tested = measure_run(out, say=quiet).validation
+    assert dict(tested) == whole.validation
+    assert set(tested) == {"class", "fit", "accuracy"}
+    only = measure_run(out, stream="b", say=quiet).validation
+    assert dict(only) == {"fit": tested["fit"]}
+    with pytest.raises(ValueError, match="views and predictions are of one stream: say which"):
+        measure_run(out, predictions=tmp_path / "said", say=quiet)
+    checks = check_config(load_model(out, say=quiet).config, out / "data", elements=2)
+    assert not failures(checks)

@@ -7,9 +7,11 @@ from typing import Literal
 
 import torch
 
+from minibatch import MinibatchSource
 from minibatch.models import MLP
-from minibatch.train import Metric, RunConfig, Term, cross_entropy, metrics, on
+from minibatch.train import Metric, RunConfig, Term, cross_entropy, metrics, mse, on
 from minibatch.train.config import Prepared
+from minibatch.train.joint import JointSource
 from minibatch.train.schedules import Cosine, Warmup
 from tests.train import small
 
@@ -73,3 +75,40 @@ def prepare(folder: Path) -> Prepared:
         if not (folder / name).exists():
             small.write(folder / name)
     return Prepared(train=folder / "train", valid=folder / "valid")
+
+
+def joint(*, seed: int = 3, max_samples: int = 60) -> RunConfig:
+    """Two streams, four samples of a for one of b, each with a term and a metric of its own."""
+    network = small.TwoHeads
+    return RunConfig(
+        model=partial(make_heads, network=network, dropout=0.2),
+        inputs={"a": "x", "b": "x"},
+        terms=(
+            Term("class", on(cross_entropy, "label", output="logits"), stream="a"),
+            Term("fit", on(mse, "target", output="values"), stream="b", mask="has_target"),
+        ),
+        metrics=(Metric("accuracy", on(metrics.accuracy, "label", output="logits"), stream="a"),),
+        optimizers=partial(make_optimizer, rate=0.05),
+        data=prepare,
+        source=opened_jointly,
+        validation_source=held_out_jointly,
+        seed=seed,
+        minibatch_size=10,
+        max_samples=max_samples,
+        validate_every=30,
+        save_every=30,
+        threads=1,
+    )
+
+
+def make_heads(*, network: type, dropout: float, seed: int) -> torch.nn.Module:
+    return network(dropout=dropout, seed=seed).double()
+
+
+def opened_jointly(prepared: Prepared, seed: int) -> JointSource:
+    sources = {"a": MinibatchSource(prepared.train, seed=seed), "b": MinibatchSource(prepared.valid, seed=seed)}
+    return JointSource(sources, ratios={"a": 4, "b": 1})
+
+
+def held_out_jointly(prepared: Prepared, seed: int) -> dict[str, Path]:
+    return {"a": prepared.valid, "b": prepared.train}

@@ -12,7 +12,8 @@ from minibatch.train.arrays import Calls
 from minibatch.train.experiment import objectives
 from minibatch.train.experiment.objectives import Objective
 from minibatch.train.experiment.opening import Opened
-from minibatch.train.experiment.run import Place, Run, Values, measured
+from minibatch.train.experiment.preparing import Values, measured
+from minibatch.train.experiment.run import Place, Run
 from minibatch.train.experiment.settings import TRAINERS, Settings
 
 

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from minibatch.models.feedforward import Layers
 from minibatch.train.experiment.networks import Network
-from minibatch.train.experiment.run import Values
+from minibatch.train.experiment.preparing import Values
 
 N = TypeVar("N", bound=Network)
 

@@ -23,7 +23,7 @@ from minibatch.train.experiment import objectives, opening
 from minibatch.train.experiment.calls import Call, values_in_turn
 from minibatch.train.experiment.objectives import Loss, Objective, loss_function
 from minibatch.train.experiment.opening import Roles
-from minibatch.train.experiment.run import Values
+from minibatch.train.experiment.preparing import Values
 from minibatch.train.experiment.settings import settings_of
 from minibatch.train.progress import announce as print_to_stderr
 from minibatch.train.staging import Staging

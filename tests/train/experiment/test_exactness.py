@@ -140,7 +140,7 @@ def test_min_improvement_is_relative_to_the_best_so_far():
     assert len(values) == 3  # none of the first three losses is ten times less
 
 
-def test_without_max_iterations_the_weights_that_training_ends_with_are_measured_too():
+def test_the_weights_that_training_ends_with_are_measured_too():
     train = small()
     net = network()
     values = list(net.itertrain(train, **{**OPTIONS, "validate_every": 1000, "max_iterations": 4}))
@@ -255,8 +255,7 @@ def test_ctrl_c_within_an_iteration_is_as_if_it_had_never_been(tmp_path, after_s
     steps_done = 1000
     after = list(second.itertrain(small(), save_progress=str(tmp_path), **watching))
     assert digest(second) == digest(whole)
-    found = [[{**values, "hid1:out<0.5": values.pop("hid1:out")} for values in pair] for pair in before + after]
-    assert found == [[*pair] for pair in everything]
+    assert results(before + after) == results(everything)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -278,9 +277,14 @@ network().train(small(), save_progress={str(tmp_path)!r}, **{{**OPTIONS, "monito
     whole, resumed = network(), network()
     everything = list(whole.itertrain(small(), **OPTIONS))
     after = list(resumed.itertrain(small(), save_progress=str(tmp_path), **OPTIONS))
-    assert after == everything[-len(after) :]
     assert 0 < len(after) < 5
+    assert results(after) == results(everything[-len(after) :])
     assert digest(resumed) == digest(whole)
+
+
+def results(values: list) -> list:
+    """What was trained and measured, without the monitors."""
+    return [[(part["loss"], part["err"], part["acc"]) for part in pair] for pair in values]
 
 
 def abandon(folder: Path) -> None:
