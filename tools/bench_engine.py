@@ -1,171 +1,130 @@
-"""What the engine costs per step beyond a raw PyTorch loop that does the same work, both in one process in turns.
+"""What the engine costs per step beyond a loop by hand that does the same work, both in one process in turns.
 
-python -m minibatch.tools.bench_engine
+python -m minibatch.tools.bench_engine [--steps 10000] [--repeats 5]
 """
 
-import statistics
+from __future__ import annotations
+
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
+
+import typer
 
 from minibatch.errors import require
+from minibatch.tools.bench_engine_cases import CASES, K, SIZES, Loops, make_loops
+from minibatch.tools.bench_tables import Table, in_turns, print_table, spread_of
+from minibatch.tools.screen import screen
 
-if TYPE_CHECKING:
-    import torch
-
-K, FEATURES, CLASSES = 64, 64, 10
-TURN = 100
-SIZES = (FEATURES, 256, 256, CLASSES)
+GOAL = 50.0  # microseconds a step
+TURN = 100  # steps, a multiple of log_every: every turn has its share of what is done at log points
+MAIN = ("plain", "ledger")  # measured over all steps, the others over a fifth of them
+STEPS, REPEATS = 10_000, 5
 
 
 def engine_overhead(
-    steps: int = 2000, repeats: int = 7, *, ledger: bool = True, threads: int | None = 1
+    case: str = "ledger", steps: int = STEPS, repeats: int = REPEATS, *, threads: int | None = 1
 ) -> dict[str, Any]:
-    """Microseconds per step of the engine and of a raw loop, and their difference: medians over `repeats`, with spread.
+    """Microseconds per step of the engine and of a loop by hand, and their difference: medians over `repeats`, spread.
 
-    Both read the same minibatches of 64 samples from the same kind of source and train the same network (64-256-256-10,
-    float32) with Adam on the mean cross entropy. The engine also measures the gradient, checks that all is finite and,
-    with `ledger`, writes its ledger; the raw loop does none of that. `steps` of each are run in turn, `repeats` times.
-    threads: that torch computes with meanwhile (None: as many as it has).
+    A repeat is `steps` of each in turns of a hundred; its figures are the medians of the turns. The engine also measures
+    the gradient, checks that all is finite and, where the case says so, writes its ledger; the other loop does none of
+    that. threads: that torch computes with meanwhile (None: as many as it has).
     """
     require("torch", "train", "measuring the engine")
-    import torch
-
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            loops = make_loops(Path(folder), ledger=ledger)
-            try:
-                for loop in (loops.raw, loops.engine):
-                    loop(min(200, steps))
-                pairs = [_in_turns(loops.raw, loops.engine, steps) for _ in range(repeats)]
-            finally:
-                loops.close()
-    finally:
-        torch.set_num_threads(before)
-    micro = [(1e6 * raw / steps, 1e6 * engine / steps) for raw, engine in pairs]
-    differences = [engine_us - raw_us for raw_us, engine_us in micro]
+    with torch_threads(threads) as used, tempfile.TemporaryDirectory() as folder:
+        loops = make_loops(Path(folder), CASES[case])
+        try:
+            pairs = _repeated(loops, steps, repeats)
+        finally:
+            loops.close()
+    raw, engine = spread_of([a for a, _ in pairs]), spread_of([b for _, b in pairs])
+    more = spread_of([b - a for a, b in pairs])
     return {
-        "raw_us": statistics.median(raw_us for raw_us, _ in micro),
-        "engine_us": statistics.median(engine_us for _, engine_us in micro),
-        "overhead_us": statistics.median(differences),
-        "overhead_us_least": min(differences),
-        "overhead_us_most": max(differences),
+        "case": case,
+        "raw_us": raw.median,
+        "engine_us": engine.median,
+        "overhead_us": more.median,
+        "overhead_us_least": more.least,
+        "overhead_us_most": more.most,
         "steps": steps,
         "repeats": repeats,
         "minibatch_size": K,
         "model": SIZES,
-        "threads": threads or before,
+        "threads": used,
     }
 
 
-def _in_turns(one: Callable[[int], None], other: Callable[[int], None], steps: int) -> tuple[float, float]:
-    """Seconds that `steps` of each take, in turns of a hundred: what else the machine does meanwhile hits both."""
-    seconds = [0.0, 0.0]
-    for done in range(0, steps, TURN):
-        for number, loop in enumerate((one, other)):
-            seconds[number] += _seconds(loop, min(TURN, steps - done))
-    return seconds[0], seconds[1]
+def _repeated(loops: Loops, steps: int, repeats: int) -> list[tuple[float, float]]:
+    """Microseconds a step of the loop by hand and of the engine, `repeats` times, after a warm-up of both."""
+    both = (loops.raw, loops.engine)
+    for loop in both:
+        loop(min(200, steps))
+    found = []
+    for _ in range(repeats):
+        raw, engine = in_turns(both, steps, TURN, time.perf_counter)
+        found.append((1e6 * raw, 1e6 * engine))
+    return found
 
 
-def _seconds(loop: Callable[[int], None], steps: int) -> float:
-    begun = time.perf_counter()
-    loop(steps)
-    return time.perf_counter() - begun
-
-
-@dataclass(frozen=True, kw_only=True)
-class Loops:
-    """The raw loop and the engine's, which go on where their last call ended; their models; and what closes them."""
-
-    raw: Callable[[int], None]
-    engine: Callable[[int], None]
-    raw_model: "torch.nn.Module"
-    model: "torch.nn.Module"
-    close: Callable[[], None]
-
-
-def make_loops(folder: Path, *, ledger: bool) -> Loops:
-    """Both loops on data sets and runs in `folder`."""
-    import numpy as np
+@contextmanager
+def torch_threads(threads: int | None) -> Iterator[int]:
+    """Inside, torch computes with so many threads (None: as many as before)."""
     import torch
-    import torch.nn.functional as F
 
-    from minibatch import DatasetWriter, MinibatchSource, rng
-    from minibatch.train import Term, Trainer, cross_entropy, on
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield threads or before
+    finally:
+        torch.set_num_threads(before)
 
-    rows = 8192
-    with DatasetWriter(folder / "data") as writer:
-        numbers = np.arange(rows * FEATURES)
-        writer.write(
-            {
-                "x": rng.normal(rng.key(0, "bench.x"), numbers).astype(np.float32).reshape(rows, FEATURES),
-                "label": rng.integers(rng.key(0, "bench.label"), np.arange(rows), CLASSES),
-            }
-        )
 
-    def parts() -> tuple[torch.nn.Module, torch.optim.Optimizer, MinibatchSource]:
-        model = _network()
-        return model, torch.optim.Adam(model.parameters(), lr=1e-3), MinibatchSource(folder / "data", seed=7)
-
-    raw_model, raw_optimizer, raw_source = parts()
-
-    def raw(steps: int) -> None:
-        for _ in range(steps):
-            batch = raw_source.next_minibatch(K)
-            x, label = torch.from_numpy(batch["x"]), torch.from_numpy(batch["label"])
-            raw_optimizer.zero_grad()
-            loss = F.cross_entropy(raw_model(x), label)
-            loss.backward()
-            raw_optimizer.step()
-
-    model, optimizer, source = parts()
-    trainer = Trainer(
-        model,
-        Term("class", on(cross_entropy, "label")),
-        optimizer,
-        source,
-        K,
-        inputs="x",
-        folder=folder / "run" if ledger else None,
+def overhead_table(
+    steps: int = STEPS, repeats: int = REPEATS, *, cases: Sequence[str] = tuple(CASES), threads: int | None = 1
+) -> Table:
+    """Every feature of the engine against the loop by hand that does the same."""
+    found = []
+    for name in cases:
+        of_case = steps if name in MAIN else max(1, steps // 5)
+        found.append(engine_overhead(name, of_case, repeats, threads=threads))
+    return Table(
+        title="The engine's step beside a loop by hand",
+        columns=("engine with", "the loop by hand has", "by hand µs", "engine µs", "more µs (spread)", "goal"),
+        right=("by hand µs", "engine µs", "more µs (spread)", "goal"),
+        rows=[
+            (
+                one["case"],
+                CASES[one["case"]].by_hand or "–",
+                f"{one['raw_us']:.0f}",
+                f"{one['engine_us']:.0f}",
+                f"{one['overhead_us']:.1f} ({one['overhead_us_least']:.1f}–{one['overhead_us_most']:.1f})",
+                f"< {GOAL:.0f}" if one["case"] in MAIN else "",
+            )
+            for one in found
+        ],
+        notes=(
+            f"MLP {SIZES}, Adam, k = {K}, {found[0]['threads']} thread; {steps:,} steps of each in turns of {TURN} (a "
+            f"fifth of them but for {' and '.join(MAIN)}), {repeats} times: medians of the turns, and of the repeats "
+            "median (least–most). The engine also computes the norm of the gradient and checks that all is finite "
+            'before the update; with "ledger" it writes a line a step. monitors: of every 50th step.',
+        ),
+        figures=found,
     )
 
-    def engine(steps: int) -> None:
-        for _ in range(steps):
-            trainer.train_minibatch()
 
-    def close() -> None:
-        trainer.close()
-        source.close()
-        raw_source.close()
-
-    return Loops(raw=raw, engine=engine, raw_model=raw_model, model=model, close=close)
-
-
-def _network() -> "torch.nn.Sequential":
-    """Linear layers with ReLU between them, float32; its weights are keyed, and no global generator is touched."""
-    import numpy as np
-    import torch
-
-    from minibatch import rng
-
-    layers: list[torch.nn.Module] = []
-    for number, (fan_in, fan_out) in enumerate(pairwise(SIZES)):
-        linear = torch.nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")
-        weights = rng.normal(rng.key(0, "bench.weights", number), np.arange(fan_in * fan_out)) * (2 / fan_in) ** 0.5
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(weights.reshape(fan_out, fan_in)))
-            linear.bias.zero_()
-        layers += [linear, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1])
+def main(
+    steps: Annotated[int, typer.Option(min=1, help="Steps of each loop in a repeat.")] = STEPS,
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats behind each figure.")] = REPEATS,
+    case: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+) -> None:
+    """The engine beside loops by hand."""
+    print_table(overhead_table(steps, repeats, cases=case or tuple(CASES)), screen())
 
 
 if __name__ == "__main__":
-    for name, value in engine_overhead().items():
-        print(f"{name:20} {value:.1f}" if isinstance(value, float) else f"{name:20} {value}")
+    typer.run(main)

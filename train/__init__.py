@@ -36,6 +36,10 @@ from minibatch.train.errors import FolderInUseError as FolderInUseError
 from minibatch.train.errors import NonFiniteError as NonFiniteError
 from minibatch.train.errors import SpikeError as SpikeError
 from minibatch.train.errors import TrainingError as TrainingError
+from minibatch.train.experiment import Autoencoder as Autoencoder
+from minibatch.train.experiment import Classifier as Classifier
+from minibatch.train.experiment import Experiment as Experiment
+from minibatch.train.experiment import Regressor as Regressor
 from minibatch.train.groups import Rule as Rule
 from minibatch.train.groups import groups as groups
 from minibatch.train.groups import parameter_table as parameter_table
@@ -67,6 +71,7 @@ from minibatch.train.metrics import Collected as Collected
 from minibatch.train.metrics import Metric as Metric
 from minibatch.train.optimizers import optimizer as optimizer
 from minibatch.train.ownership import reached_parameters as reached_parameters
+from minibatch.train.presets import preset as preset
 from minibatch.train.regularizers import Contractive as Contractive
 from minibatch.train.regularizers import HiddenL1 as HiddenL1
 from minibatch.train.regularizers import MaxNorm as MaxNorm

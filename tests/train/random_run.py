@@ -350,7 +350,7 @@ def plain_step(plan, trainer, model, keys, t0, t1, nominal):
         total.backward()
     if not present:
         return values, None, 0.0
-    total = float(total)
+    total = float(total.detach()) if isinstance(total, torch.Tensor) else total
     for name, parameter in model.named_parameters():
         part = 0.0
         matrices = [p for p in model.parameters() if p.ndim >= 2]
