@@ -16,6 +16,10 @@ try:
 except ImportError as error:
     raise ImportError('models need PyTorch, which is not installed: pip install "minibatch-timeline[train]"') from error
 
+from minibatch.models.combined import combine as combine
+from minibatch.models.feedforward import FeedForward as FeedForward
 from minibatch.models.mlp import MLP as MLP
 from minibatch.models.noise import Dropout as Dropout
+from minibatch.models.noise import DropPath as DropPath
 from minibatch.models.noise import GaussianNoise as GaussianNoise
+from minibatch.models.noise import attach as attach

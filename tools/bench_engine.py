@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from minibatch.errors import require
-from minibatch.tools.bench_engine_cases import CASES, K, SIZES, Loops, make_loops
+from minibatch.tools.bench_engine_cases import CASES, SIZES, K, Loops, make_loops
 from minibatch.tools.bench_tables import Table, in_turns, print_table, spread_of
 from minibatch.tools.screen import screen
 
@@ -94,8 +94,8 @@ def overhead_table(
         found.append(engine_overhead(name, of_case, repeats, threads=threads))
     return Table(
         title="The engine's step beside a loop by hand",
-        columns=("engine with", "the loop by hand has", "by hand µs", "engine µs", "more µs (spread)", "goal"),
-        right=("by hand µs", "engine µs", "more µs (spread)", "goal"),
+        columns=("engine with", "loop by hand with", "by hand", "engine", "more µs (spread)", "goal"),
+        right=("by hand", "engine", "more µs (spread)", "goal"),
         rows=[
             (
                 one["case"],

@@ -77,10 +77,11 @@ def in_turns(loops: Sequence[Callable[[int], None]], steps: int, turn: int, cloc
 
 
 def print_table(table: Table, console: Console) -> None:
-    """The table with its title and notes; on a narrow screen the first column gives way."""
+    """The table with its title and notes; on a narrow screen columns of words take several lines."""
     shown = plain_table(*table.columns, right=table.right)
     shown.title, shown.title_justify, shown.title_style = f"\n{table.title}", "left", "bold"
-    shown.columns[0].no_wrap = False
+    for name, column in zip(table.columns, shown.columns, strict=True):
+        column.no_wrap = name in table.right
     for row in table.rows:
         shown.add_row(*map(Text, row))
     console.print(shown)

@@ -61,9 +61,6 @@ def train(
     wandb: Annotated[
         bool, typer.Option("--wandb", help="Send curves to Weights & Biases, if that is installed.")
     ] = False,
-    json_log: Annotated[
-        bool, typer.Option("--json-log", help="Write a JSON line for each report to DIR/log.jsonl.")
-    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="The same as --progress none.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
 ) -> None:
@@ -94,7 +91,7 @@ def train(
         raise typer.BadParameter("a run needs a folder", param_hint="--out")
     begun = time.monotonic()
     with StopBetweenSteps() as stop:
-        reporter, callbacks = reporters(out, "none" if quiet else progress, tensorboard, wandb, json_log)
+        reporter, callbacks = reporters(out, "none" if quiet else progress, tensorboard, wandb)
         outcome = run_recipe(
             recipe,
             out,
@@ -144,9 +141,7 @@ def show_config(recipe: str, out: Path | None, options: dict[str, Any], *, resum
     print_json(described(config))
 
 
-def reporters(
-    out: Path, progress: Progress, tensorboard: bool, wandb: bool, json_log: bool
-) -> tuple["Reporter", list["Callback"]]:
+def reporters(out: Path, progress: Progress, tensorboard: bool, wandb: bool) -> tuple["Reporter", list["Callback"]]:
     """Who is told of a run, and the callbacks that measure for them."""
     from minibatch.train.monitors import UpdateScales
     from minibatch.train.progress import ConvnetLines, JsonLines, ProgressLine, Several, TensorBoard, WandB
@@ -163,8 +158,7 @@ def reporters(
         told.append(TensorBoard(out / "tensorboard"))
     if wandb:
         told.append(WandB(out))
-    if json_log:
-        told.append(JsonLines(out / "log.jsonl"))
+    told.append(JsonLines(out / "metrics.jsonl"))  # what `minibatch show` takes speeds from
     return Several(*told), callbacks
 
 

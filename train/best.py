@@ -6,6 +6,7 @@ stays as long as a checkpoint that would need it; without one they are kept in m
 """
 
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from minibatch.arguments import checked_integer
 from minibatch.errors import CheckpointError
 from minibatch.train import checkpoint
 from minibatch.train.patience import Mode, best, improvements, stopped
+from minibatch.train.saving import averaged_in
 from minibatch.train.validation import Validation
 
 if TYPE_CHECKING:
@@ -107,7 +109,9 @@ class BestWeights:
             return False
         if self.trainer.has_folder:
             return True
-        state = {name: value.clone() for name, value in self.trainer.model.state_dict().items()}
+        averaging = self.trainer.averaging
+        with nullcontext() if averaging is None else averaging.applied():
+            state = {name: value.clone() for name, value in self.trainer.model.state_dict().items()}
         self._kept = validation.nominal_time, state
         return False
 
@@ -132,7 +136,9 @@ class BestWeights:
         self.trainer.wait_for_saves()
         if self.trainer.folder is not None:
             try:
-                return dict(checkpoint.read(checkpoint.place(self.trainer.folder / "checkpoints", time)).model)
+                content = checkpoint.read(checkpoint.place(self.trainer.folder / "checkpoints", time))
+                # What was measured: with averaging, the averaged weights.
+                return {**content.model, **(averaged_in(content) if self.trainer.averaging is not None else {})}
             except CheckpointError as error:
                 why = str(error)
         self.trainer.announce(f"the weights of the best validation, at {time:,} samples, cannot be put back: {why}")

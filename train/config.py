@@ -35,6 +35,7 @@ from minibatch.train.patience import Mode
 from minibatch.train.precision import PrecisionName
 from minibatch.train.regularizers import Regularizer
 from minibatch.train.schedules import Schedule
+from minibatch.train.skips import Skip
 from minibatch.train.spikes import Spikes
 from minibatch.train.terms import Term
 from minibatch.transforms import Transform
@@ -97,6 +98,7 @@ class RunConfig:
     foreign_noise: ForeignNoise = "refuse"
     on_nonfinite: Policy = "stop"
     spikes: Spikes | None = None
+    skips: Sequence[Skip] = ()
     check_unreached: bool = True
     validate_every: Every | None = None
     validate_first: bool = False

@@ -148,7 +148,7 @@ def run_recipe(
     config = config_for(recipe, out, options, resume=resume)
     lock = FolderLock(out)  # two runs that begin at once must not both make the data
     try:
-        prepared = config.data(out / "data" if data is None else data)
+        prepared = config.data(data_folder(out, data, say))
     finally:
         lock.release()
     with (
@@ -196,6 +196,23 @@ def run_recipe(
         if finished:
             save_result(out, config, outcome)
     return outcome
+
+
+def data_folder(out: Path, data: Path | None, say: Callable[[str], None] = announce) -> Path:
+    """Where the data sets of the run in `out` lie: out/data, which is made a link to `data` if that is given.
+
+    So that whatever looks at the run later finds them. What out/data is already, it stays.
+    """
+    place = out / "data"
+    if data is None:
+        return place
+    if not os.path.lexists(place):
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            place.symlink_to(os.path.abspath(data), target_is_directory=True)
+        except OSError as error:  # on file systems without links
+            say(f"{place} could not be made a link to {data} ({error}): pass --data again with every command")
+    return data
 
 
 @contextmanager
@@ -246,7 +263,7 @@ def _close_at_end(stack: ExitStack, found: Any) -> None:
 OF_TRAINER = (
     "minibatch_size", "microbatch_size", "inputs", "seed", "schedules", "regularizers", "clip", "clip_grad_norm",
     "averaging", "promise", "leaf_size", "batch_norm", "precision", "compile", "metrics", "keep_last", "log_every",
-    "foreign_noise", "on_nonfinite", "spikes", "check_unreached",
+    "foreign_noise", "on_nonfinite", "spikes", "skips", "check_unreached",
 )  # fmt: skip
 OF_FIT = (
     "validate_every", "validate_first", "save_every", "patience", "min_improvement", "absolute", "watch", "mode",

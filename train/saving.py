@@ -108,7 +108,7 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
     if trainer.source is not None:
         trainer.source.restore_from_checkpoint(saved["source"], [o for o in override if o != "environment"])
     trainer.model.load_state_dict(dict(content.model))
-    averaged = {name[len(AVERAGED) :]: t for name, t in content.optimizer.items() if name.startswith(AVERAGED)}
+    averaged = averaged_in(content)
     entries = {name: tensor for name, tensor in content.optimizer.items() if not name.startswith(AVERAGED)}
     state.load_optimizers(trainer.optimizers, trainer.owned, entries, saved["optimizers"])
     if trainer.averaging is not None:
@@ -191,6 +191,13 @@ def check_bits(
             f"the run promises 'bits', but what they depend on has changed: {'; '.join(changes)}. Bring it back, or "
             "pass override=['environment'] to go on with other last bits"
         )
+
+
+def averaged_in(content: checkpoint.Content) -> dict[str, Tensor]:
+    """The averaged weights that a checkpoint holds, by name; empty without averaging, or before it began."""
+    return {
+        name.removeprefix(AVERAGED): tensor for name, tensor in content.optimizer.items() if name.startswith(AVERAGED)
+    }
 
 
 def averaged_tensors(trainer: "Trainer") -> dict[str, Tensor]:

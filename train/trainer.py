@@ -126,6 +126,8 @@ class Trainer:
         self.model = model
         self.terms = checks.checked_terms(terms)
         self.source = source
+        if not callable(minibatch_size):
+            checked_integer(minibatch_size, "minibatch_size", least=1)
         self.minibatch_size = checked_sizes(minibatch_size)
         self.microbatch_size = checks.optional_integer(microbatch_size, "microbatch_size")
         self.leaf_size = checked_integer(leaf_size, "leaf_size", least=1)
@@ -241,13 +243,7 @@ class Trainer:
         while result := self.train_minibatch():
             yield result
 
-    def fit(self, **options: Any) -> loop.FitResult:
-        """Train up to a limit, validating, saving and reporting on the way: `loop.fit`, which has all options.
-
-        The most common: max_samples or max_sweeps, counted from 0 also after a resume; validate_every and save_every,
-        in samples; patience and restore_best; callbacks; progress=True for a progress line on stderr.
-        """
-        return loop.fit(self, **options)
+    fit = loop.fit
 
     def validate(self, minibatch_size: int = 1024, *, record: bool = True) -> Validation:
         """Exact values of all terms and metrics on the validation data; written to the run's folder if `record`.
@@ -317,7 +313,7 @@ class Trainer:
         return self._folder is not None and self._folder.holds_a_run()
 
     def keep_checkpoints(self, needed: checkpoint.AlsoKeep) -> None:
-        """Keep checkpoints besides the newest ones: those at the nominal times `needed` gives for the newest's times."""
+        """Keep older checkpoints, too: those of the nominal times that `needed` gives for the times of the newest."""
         if self._folder is not None:
             self._folder.also_keep = needed
 

@@ -60,9 +60,11 @@ def evaluate(
 
     data: a data set, read in its own order; or a source (with transforms, say), of which one sweep is read from time
     0 on, or as much as its limits give; it then stands where it stood. One that counts elements of sequences needs a
-    limit, such as max_sweeps=1. precision: of the model's arithmetic, as in `Trainer`. A term's value is
-    Σ w·m·loss / Σ w·m, or / Σ m where its denominator is not "weights"; coefficients do not matter. Only the values of terms over="minibatch", and
-    of metrics whose sums are floating-point numbers, depend on minibatch_size.
+    limit, such as max_sweeps=1. precision: of the model's arithmetic, as in `Trainer`.
+
+    A term's value is Σ w·m·loss / Σ w·m, or / Σ m where its denominator is not "weights"; coefficients do not matter.
+    Only the values of terms over="minibatch", and of metrics whose sums are floating-point numbers, depend on
+    minibatch_size.
 
     Where a run has several sources, data maps the names of streams to their validation sets: every term and metric is
     measured on that of its `stream`, through the inputs of that stream if `inputs` is a mapping too. What is of a

@@ -34,7 +34,7 @@ def finished(recipe, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "run"
     result = run(
         "train", recipe, "--out", out, "--set", "net.width=4", "--set", "log_every=5", "--set", "keep_last=none",
-        "--set", "validate_every=18", "--set", "save_every=18", "--json-log", "--quiet",
+        "--set", "validate_every=18", "--set", "save_every=18", "--quiet",
     )  # fmt: skip
     sys.path[:] = before
     assert result.exit_code == 0, result.output
@@ -58,7 +58,7 @@ def test_what_was_set_is_in_the_run_and_is_printed_as_the_configuration(finished
     resumed = run("train", recipe, "--out", finished, "--resume", "--print-config", "--set", "rate=0.5").stdout
     assert json.loads(resumed)["set"] == {**config["set"], "rate": 0.5}
     assert json.loads((finished / "config.json").read_text()) == config, "printing changes nothing"
-    kinds = [json.loads(line)["kind"] for line in (finished / "log.jsonl").read_text().splitlines()]
+    kinds = [json.loads(line)["kind"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert {"train", "valid"} <= set(kinds)
 
 

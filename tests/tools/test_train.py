@@ -45,7 +45,7 @@ def test_help_lists_the_options_and_exit_codes():
     shown = " ".join(run("train", "--help").stdout.split())
     for option in ("--out", "--resume", "--minibatch-size", "--microbatch-size", "--max-samples", "--seed", "--data"):
         assert option in shown
-    for option in ("--set", "--print-config", "--progress", "--tensorboard", "--wandb", "--json-log"):
+    for option in ("--set", "--print-config", "--progress", "--tensorboard", "--wandb"):
         assert option in shown
     assert "130 stopped by Ctrl-C; 143 stopped by SIGTERM" in shown
 
@@ -53,12 +53,12 @@ def test_help_lists_the_options_and_exit_codes():
 def test_progress_as_cuda_convnet2_prints_it_and_a_line_of_json_a_report(digits, tmp_path):
     out, _ = digits
     result = run(
-        "train", "digits", "--out", tmp_path, *SHORT, "--data", out / "data", "--progress", "convnet", "--json-log",
+        "train", "digits", "--out", tmp_path, *SHORT, "--data", out / "data", "--progress", "convnet",
         "--set", "validate_every=320", "--set", "log_every=5",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert result.stdout.count("Test output") == 2
-    reports = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    reports = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [report["t"] for report in reports if report["kind"] == "train"] == [320, 640]
 
 

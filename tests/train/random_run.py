@@ -28,6 +28,7 @@ from minibatch.train import (
     ClipTensorNorm,
     HiddenL1,
     JointSource,
+    NonFiniteError,
     Skip,
     Term,
     Trainer,
@@ -108,7 +109,8 @@ def by_hand(kind, out, columns):
     if kind == "pairs":
         return torch.stack([torch.tanh((v * row).sum(1)).square().sum() / len(v) for row in v])
     y = columns["binary"].double()
-    return (torch.log1p(torch.exp(-v)) * y + torch.log1p(torch.exp(v)) * (1 - y)).sum(1) / 2
+    zero = torch.zeros_like(v)
+    return (torch.logaddexp(zero, -v) * y + torch.logaddexp(zero, v) * (1 - y)).sum(1) / 2
 
 
 @dataclass
@@ -393,7 +395,11 @@ def straight(plan, folders, *, compare=True, **options):
     for _ in range(plan.steps):
         t0, nominal = trainer.nominal_time, trainer.next_size
         model.load_state_dict(trainer.model.state_dict())
-        result = trainer.train_minibatch()
+        try:
+            result = trainer.train_minibatch()
+        except NonFiniteError:  # weights of 1e4 on steep losses; the exact sum ends at 2^18
+            digests.append("not finite")
+            break
         if not result:
             assert trainer.nominal_time == plan.max_samples or plan.joint
             break
@@ -473,11 +479,18 @@ def disturbed(plan, folders, draw, *, microbatches=()):
                     digests.setdefault(trainer.step, digest(trainer))
                 except KeyboardInterrupt:
                     pass
+                except NonFiniteError:
+                    digests[trainer.step] = "not finite"
+                    break
                 with_.handle.remove()
             elif event < 0.5 and trainer.step:
                 trainer.restore_from_checkpoint()
             else:
-                if not trainer.train_minibatch():
+                try:
+                    if not trainer.train_minibatch():
+                        break
+                except NonFiniteError:
+                    digests[trainer.step] = "not finite"
                     break
                 now = digest(trainer)
                 assert digests.setdefault(trainer.step, now) == now
