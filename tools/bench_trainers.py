@@ -144,7 +144,7 @@ def trainers_table(
     threads: int = 1,
     progress: Callable[[str], None] = lambda text: None,
 ) -> Table:
-    """All engines that are installed, the quickest last step by step over the loop by hand; notes say which are not."""
+    """All engines that are installed, over the loop by hand; notes say which are not."""
     names = list(names or ENGINES)
     found = time_engines(
         [name for name in names if not missing(ENGINES[name])],

@@ -36,6 +36,7 @@ COMMANDS = {
     "test": ("test", "Measure a run's model on held-out or other data."),
     "features": ("features", "Write what layers of a run's model put out as a data set."),
     "check-gradients": ("check_gradients", "Compare a recipe's gradients with numeric ones."),
+    "selfcheck": ("selfcheck", "Does a recipe's model keep the promise of the run?"),
     "who": ("who", "Which rows a step of a run had, or the steps of a row."),
     "replay": ("replay", "Run a step again, with the loss of every sample."),
     "blame": ("blame", "Rank the samples of a step by loss and gradient norm."),

@@ -1,4 +1,4 @@
-"""`minibatch train --set`, `test`, `features` and `check-gradients` on a small recipe in a file of its own."""
+"""`minibatch train --set`, `test`, `features`, `check-gradients` and `selfcheck` on a recipe in a file of its own."""
 
 import json
 import re
@@ -194,3 +194,26 @@ def test_a_wrong_gradient_ends_with_its_name_and_exit_code_1(tmp_path):
     assert result.exit_code == 1
     assert result.stdout.count("differs") == 4
     assert "the gradients of layers.0.weight, layers.0.bias" in result.stderr
+
+
+def test_a_recipe_that_keeps_its_promise_passes_the_selfcheck(recipe, tmp_path):
+    for promise, equal in (("math", 3), ("bits", 3), ("data", 1)):
+        result = run("selfcheck", recipe, "--data", tmp_path / "data", "--set", f"promise={promise}")
+        assert result.exit_code == 0, result.output
+        assert result.stdout.count("equal") == equal
+
+
+def test_a_loss_that_draws_by_itself_fails_the_selfcheck(tmp_path):
+    file = Path(shutil.copy(tiny_recipe.__file__, tmp_path / "drawing.py"))
+    text = file.read_text().replace('on(cross_entropy, "label", label_smoothing=0.1)', "drawn")
+    file.write_text(
+        text + "\n\nimport random\n\n\ndef drawn(outputs, batch):\n"
+        "    return cross_entropy(outputs, batch['label']) * (1 + random.random())\n"
+    )
+    result = run("selfcheck", f"{file}:tiny", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert not document["passed"]
+    assert document["findings"][0]["comparison"] == "the same step again"
+    assert document["findings"][0]["modules"] == []
+    assert "layers.0.weight" in document["findings"][0]["parameters"]
