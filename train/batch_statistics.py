@@ -59,6 +59,13 @@ class LeafStatistics:
         self._begin()
         try:
             yield
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                error.add_note(
+                    "minibatch: a leaf of one sample has no variance: with batch_norm='leaf' choose minibatch sizes, "
+                    "and ends of the axis, that leave no such leaf (multiples of leaf_size)"
+                )
+            raise
         finally:
             self._end()
 

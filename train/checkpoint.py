@@ -10,6 +10,7 @@ A checkpoint is written into a temporary folder beside its place, synced, and re
 leaves whole checkpoints and perhaps a temporary folder, which the next one removes.
 """
 
+import errno
 import json
 import os
 import re
@@ -31,6 +32,9 @@ from minibatch.train.digest import file_digest
 FORMAT = 1
 MANIFEST = "manifest.json"
 STATE = "state.json"
+MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+FILES = frozenset((MODEL, OPTIMIZER, STATE))
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 TEMPORARY, REPLACED, REMOVING = ".writing-", ".replaced-", ".removing-"
 PLACE = re.compile(r"t-(\d{12,})")
 REPLACED_PLACE = re.compile(re.escape(REPLACED) + PLACE.pattern)
@@ -97,16 +101,18 @@ def time_of(path: Path) -> int:
 def write(path: Path, content: Content) -> None:
     """Write a checkpoint to `path`, replacing one that is there, so that no moment is without a complete one.
 
-    Raises CheckpointError if the disk is full, read-only or fails; nothing of the attempt is left then, and what was
-    there before is untouched.
+    Raises CheckpointError if the disk is full, read-only or fails, or if there is something at `path` that is no
+    checkpoint; nothing of the attempt is left then, and what was there before is untouched.
     """
+    refuse_other_content(path)
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
+    replaced = path.with_name(f"{REPLACED}{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        save_file(dict(content.model), temporary / "model.safetensors")
-        save_file(dict(content.optimizer), temporary / "optimizer.safetensors")
+        save_file(dict(content.model), temporary / MODEL)
+        save_file(dict(content.optimizer), temporary / OPTIMIZER)
         (temporary / STATE).write_text(json.dumps(content.state, indent=1) + "\n", encoding="utf-8")
         files = {}
         for file in sorted(temporary.iterdir()):
@@ -116,19 +122,37 @@ def write(path: Path, content: Content) -> None:
         (temporary / MANIFEST).write_text(json.dumps({**manifest, "digest": _digest(manifest)}, indent=1) + "\n")
         sync_file(temporary / MANIFEST)
         sync_folder(temporary)
-        replaced = path.with_name(f"{REPLACED}{path.name}")
         if path.exists():
             shutil.rmtree(replaced, ignore_errors=True)
             path.rename(replaced)
-        temporary.rename(path)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(path)
+            raise
         sync_folder(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        full = isinstance(error, SafetensorError) or error.errno in FULL
+        advice = ". Make room (or lower keep_last), then go on from the newest one" if full else ""
         raise CheckpointError(
-            f"the checkpoint {path} could not be written: {error}; the checkpoints before it are untouched. "
-            "Make room (or lower keep_last), then go on from the newest one"
+            f"the checkpoint {path} could not be written: {error}; the checkpoints before it are untouched{advice}"
         ) from error
+
+
+def refuse_other_content(path: Path) -> None:
+    """Return if a checkpoint may be written to `path`: nothing is there, or a checkpoint; else CheckpointError."""
+    if path.is_dir():
+        other = sorted({file.name for file in path.iterdir()} - FILES - {MANIFEST})
+        if other:
+            raise CheckpointError(
+                f"{path} holds what is of no checkpoint ({', '.join(other[:5])}{' …' if other[5:] else ''}) and would "
+                "be replaced as a whole: name a folder that does not exist yet"
+            )
+    elif path.exists():
+        raise CheckpointError(f"{path} is a file, and a checkpoint is a folder: name one that does not exist yet")
 
 
 def read(path: Path) -> Content:
@@ -139,8 +163,8 @@ def read(path: Path) -> Content:
     verify(path)
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
     return Content(
-        model=load_file(path / "model.safetensors"),
-        optimizer=load_file(path / "optimizer.safetensors"),
+        model=load_file(path / MODEL),
+        optimizer=load_file(path / OPTIMIZER),
         state=state,
     )
 
@@ -158,21 +182,29 @@ def verify(path: Path) -> None:
             )
         if written != _digest(manifest):
             raise CheckpointError(f"{path / MANIFEST} is damaged: its digest does not fit its content")
-        files = manifest["files"]
+        files = {name: (int(said["bytes"]), str(said["xxh3_128"])) for name, said in manifest["files"].items()}
+        if set(files) != FILES:
+            raise CheckpointError(f"{path / MANIFEST} lists {sorted(files)}, expected {sorted(FILES)}")
     except FileNotFoundError:
-        raise CheckpointError(f"{path} has no {MANIFEST}: it was not finished") from None
+        inside = path if path.name == "checkpoints" else path / "checkpoints"
+        if found := checkpoints_in(inside):
+            raise CheckpointError(
+                f"{path} is no checkpoint but the folder of a run: pass folder= to Trainer, or name one of its "
+                f"checkpoints, as {found[-1]}"
+            ) from None
+        raise CheckpointError(f"{path} has no {MANIFEST}: it was not finished, or is no checkpoint") from None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path / MANIFEST} is damaged: {error!r}") from None
-    for name, said in files.items():
+    for name, (said, digest) in files.items():
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"{path} lacks {name}")
         size = file.stat().st_size
-        if size != said["bytes"]:
-            raise CheckpointError(f"{file} has {size:,} bytes, its manifest says {said['bytes']:,}: it was truncated")
-        if file_digest(file) != said["xxh3_128"]:
+        if size != said:
+            raise CheckpointError(f"{file} has {size:,} bytes, its manifest says {said:,}: it was truncated")
+        if file_digest(file) != digest:
             raise CheckpointError(f"{file} is damaged: its bytes are not those that were written")
 
 

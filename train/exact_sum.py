@@ -39,7 +39,7 @@ class ExactSum:
     def add(self, scale: float = 1.0) -> None:
         """Add what is in the `grad` of the parameters, times the power of two `scale`, and set it to None.
 
-        Raises ValueError for sparse gradients and for more than 1,024 summands.
+        Raises ValueError for sparse and complex gradients and for more than 1,024 summands.
         """
         self.count += 1
         if self.count > MAX_SUMMANDS:
@@ -51,6 +51,8 @@ class ExactSum:
             grad = parameter.grad
             if grad is None:
                 continue
+            if grad.is_complex():
+                raise ValueError(f"promise='bits' adds real gradients, {name} has one of {grad.dtype}: keep two real parts")
             if grad.is_sparse:
                 raise ValueError(f"promise='bits' needs dense gradients, {name} has a sparse one: pass sparse=False")
             parameter.grad = None

@@ -43,6 +43,12 @@ class RunFolder:
         self._recent: list[StepResult] = []
         self._background = Background()
 
+    def __deepcopy__(self, memo: object) -> "RunFolder":
+        raise TypeError(
+            f"a Trainer with a folder ({self.path}) cannot be copied, because two runs would write into it: make a new "
+            "one with another folder, and restore_from_checkpoint(path)"
+        )
+
     def holds_a_run(self) -> bool:
         """Whether steps or checkpoints of an earlier process are here."""
         return bool(checkpoint.checkpoints_in(self.checkpoints)) or Lines(self.path / "ledger.jsonl").last_step() > 0

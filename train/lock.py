@@ -27,6 +27,8 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise NotADirectoryError(f"{folder} is a file, and a run needs a folder: choose another name")
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
         # A Trainer that is dropped without close() lets its folder go.
@@ -35,7 +37,7 @@ class FolderLock:
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
             self.release()
             if holder == str(os.getpid()):

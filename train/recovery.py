@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minibatch.errors import CheckpointError
+from minibatch.kernels.exact import LIMIT
 from minibatch.train import checkpoint, skips
 from minibatch.train.errors import NonFiniteError, SpikeError
 from minibatch.train.result import StepResult
@@ -35,7 +36,7 @@ def after_bad_step(trainer: "Trainer", result: StepResult, shares: Sequence[Shar
     """Stop the run, by NonFiniteError or SpikeError, or bring it back to where it can go on."""
     if not result.finite:
         raise NonFiniteError(
-            f"{title(result)}{bad_rows(shares)}. The weights are as before this step. To leave such steps out pass "
+            f"{title(result)}{bad_rows(shares)}{beyond_the_sum(trainer, result)}. The weights are as before this step. To leave such steps out pass "
             "on_nonfinite='skip', or the interval as skip= to the source"
         )
     assert trainer.spikes is not None
@@ -83,6 +84,16 @@ def roll_back(trainer: "Trainer", result: StepResult) -> None:
     trainer.restore_from_checkpoint(path)
     trainer.streams.skips[:] = known
     leave_out(trainer, start, stop, f"spike in step {result.step} ({result['total_loss']:.4g})")
+
+
+def beyond_the_sum(trainer: "Trainer", result: StepResult) -> str:
+    """What else a gradient that is not finite may mean where gradients of leaves are added exactly."""
+    if trainer.promise != "bits" or not result.losses_are_finite():
+        return ""
+    return (
+        f"; under promise='bits' every number in the gradient of a leaf must be below {LIMIT:,.0f}: choose smaller "
+        "coefficients or a denominator that is not None"
+    )
 
 
 def title(result: StepResult) -> str:

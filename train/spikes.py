@@ -73,7 +73,7 @@ class Detector:
         place = self._count % self.policy.window
         self._count += 1
         if known == 0:
-            self._values[place] = value
+            self._values[place] = value.nan_to_num(0.0, 0.0, 0.0)
             return torch.zeros_like(value, dtype=torch.bool)
         recent = self._values[:known]
         median = recent.median()

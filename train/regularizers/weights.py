@@ -42,7 +42,7 @@ class WeightPenalty(WeightRegularizer):
         """What Σ |w|^power of one of so many matching tensors counts, without the coefficient."""
         if self.reduce == "sum":
             return self.factor
-        return self.factor / weight.numel() / (tensors if self.reduce == "mean_of_means" else 1)
+        return self.factor / max(1, weight.numel()) / (tensors if self.reduce == "mean_of_means" else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
