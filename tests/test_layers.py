@@ -30,8 +30,19 @@ LIBRARIES = {
         *{"torch", "safetensors", "matplotlib", "PIL", "sklearn", "h5py", "crc32c"},
     },
 }
-# Other loaders, which tools/peers/ measures where somebody has installed them.
-PEERS = {"datasets", "ffcv", "grain", "lance", "simplejpeg", "spdl", "streaming", "tensorflow"}
+# Other loaders and engines, which tools/peers/ measures where somebody has installed them.
+PEERS = {
+    "accelerate",
+    "lightning",
+    "datasets",
+    "ffcv",
+    "grain",
+    "lance",
+    "simplejpeg",
+    "spdl",
+    "streaming",
+    "tensorflow",
+}
 CORE = {"numpy", "numba", "llvmlite", "pyarrow", "xxhash", "typer", "rich"}
 # Where it is not the module's name.
 DISTRIBUTION = {"PIL": "pillow", "sklearn": "scikit-learn", "llvmlite": "numba", "cv2": "opencv-python-headless"}

@@ -35,6 +35,8 @@ MAY_DRAW_SOME = {
     "train/foreign.py": re.compile(r".*manual_seed|torch\.default_generator(\.get_state)?|torch\.cuda\.get_rng_state"),
     # first weights come from a generator made for them from a key; see the test on `generator=` below
     "models/init.py": re.compile(r"torch\.Generator|generator\.manual_seed|torch\.nn\.init\.\w+"),
+    # times torch's dropout beside ours
+    "tools/bench_engine_cases.py": re.compile(r"torch\.nn\.Dropout"),
     # times NumPy's generator beside our order
     "tools/bench_order.py": re.compile(r"numpy\.random(\.(default_rng|Generator|PCG64))?|.*\.default_rng"),
 }

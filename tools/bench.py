@@ -1,7 +1,7 @@
 """`minibatch bench`: how fast order, reader, start and engine are, as ratios to plain alternatives of the same run.
 
-`minibatch bench --peers` compares the reader with other loaders on the same work. The data are made once and kept in a
-cache folder; use an idle machine.
+`minibatch bench --peers` compares the reader with other loaders on the same work, `minibatch bench engines` the engine
+with others. The data are made once and kept in a cache folder; use an idle machine.
 """
 
 from __future__ import annotations
@@ -19,29 +19,36 @@ from minibatch.tools.bench_report import Report, as_document, as_markdown, print
 from minibatch.tools.screen import print_json, screen
 
 PARTS = ("order", "reader", "start", "engine")
-ASKED_FOR = ("memory",)  # takes minutes and empties the page cache of its data
+# Take minutes each; memory also empties the page cache of its data.
+ASKED_FOR = ("memory", "waits", "costs", "engines", "bits", "save", "weights")
 Say = Callable[[str], None]
 
 
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(help=f"Any of {', '.join(PARTS)} (all if none is named); memory.")
+        list[str] | None,
+        typer.Argument(help=f"Any of {', '.join(PARTS)} (all if none is named); {', '.join(ASKED_FOR)}."),
     ] = None,
     workload: Annotated[list[str] | None, typer.Option(help="W1 … W6; may be repeated (default: all).")] = None,
     peers: Annotated[bool, typer.Option("--peers", help="Compare with other loaders that are installed.")] = False,
     peer: Annotated[list[str] | None, typer.Option(help="With --peers: only this one; may be repeated.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Where the data are kept from run to run.")] = None,
-    scale: Annotated[float, typer.Option(min=1e-6, max=1, help="A fraction of the rows, for a trial.")] = 1.0,
+    scale: Annotated[float, typer.Option(min=1e-6, max=1, help="A fraction of rows and steps, for a trial.")] = 1.0,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of runs behind each ratio.")] = PAIRS,
     seconds: Annotated[float, typer.Option(min=0.001, help="With --peers: how long a loader reads a turn.")] = 0.3,
+    png: Annotated[Path | None, typer.Option(help="With weights: draw the picture into this file.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
     write: Annotated[Path | None, typer.Option(help="Also write the results to this markdown file.")] = None,
 ) -> None:
-    """Measure throughput against plain alternatives, in one run; use an idle machine.
+    """Measure speed against plain alternatives, in one run; use an idle machine.
 
     Order: places a second. Reader: rows a second against a bare loop whose row numbers are known beforehand. Start: the
-    first minibatch of a fresh process, also after a restore, and its private memory. Engine: its cost a step. Memory:
-    data four times a memory limit, from a cold page cache.
+    first minibatch of a fresh process, also after a restore, and its private memory. Engine: its cost a step, feature
+    by feature, beside loops by hand. Memory: data four times a memory limit, from a cold page cache.
+
+    Waits: how often a step waits for the device. Costs: ledger, self-check, first step. Engines: Lightning and
+    Accelerate, where they are installed. Bits: promise="bits" beside "math". Save: the stall of a checkpoint. Weights:
+    the mean of means beside the weighted mean.
     """
     if peers and parts:
         raise typer.BadParameter("give parts or --peers, not both")
@@ -66,6 +73,7 @@ def bench(
             compare_peers(report, data, peer, pairs, seconds, say)
         else:
             measure_parts(report, wanted, data, pairs, say)
+            measure_engine(report, wanted, scale, pairs, png, say)
             if "memory" in wanted:
                 from minibatch.tools.bench_memory import beyond_memory
 
@@ -96,7 +104,7 @@ def made(name: str, cache: Path, scale: float, say: Say) -> Data:
 
 
 def measure_parts(report: Report, wanted: Container[str], data: list[Data], pairs: int, say: Say) -> None:
-    """Order, reader, start and engine, those that are wanted."""
+    """Order, reader and start, those that are wanted."""
     if "order" in wanted:
         from minibatch.tools.bench_order import bench_order
 
@@ -115,11 +123,48 @@ def measure_parts(report: Report, wanted: Container[str], data: list[Data], pair
         for each in data:
             say(f"{each.workload.name}: fresh processes")
             report.rows += bench_start(each, pairs=pairs)
-    if "engine" in wanted:
-        from minibatch.tools.bench_engine import engine_overhead
 
-        say("engine")
-        report.engine = engine_overhead()
+
+def measure_engine(
+    report: Report, wanted: Container[str], scale: float, pairs: int, png: Path | None, say: Say
+) -> None:
+    """What is to be measured of the engine. scale: a fraction of the steps of each."""
+
+    def steps(whole: int, least: int) -> int:
+        return max(least, round(whole * scale))
+
+    if "engine" in wanted:
+        from minibatch.tools.bench_engine import STEPS, overhead_table
+
+        report.tables.append(overhead_table(steps(STEPS, 10), pairs, progress=say))
+    if "waits" in wanted:
+        from minibatch.tools.bench_waits import waits_table
+
+        say("waits")
+        report.tables.append(waits_table())
+    if "costs" in wanted:
+        from minibatch.tools.bench_costs import LINES, costs_table
+
+        report.tables.append(costs_table(repeats=pairs, lines=steps(LINES, 50), progress=say))
+    if "engines" in wanted:
+        from minibatch.tools import bench_trainers
+
+        of_each = steps(bench_trainers.STEPS, 20)
+        report.tables.append(bench_trainers.trainers_table(steps=of_each, repeats=pairs, progress=say))
+    if "bits" in wanted:
+        from minibatch.tools import bench_bits
+
+        report.tables.append(bench_bits.bits_table(steps=steps(bench_bits.STEPS, 1), repeats=pairs, progress=say))
+    if "save" in wanted:
+        from minibatch.tools.bench_save import save_table
+
+        say("save")
+        report.tables.append(save_table(saves=pairs))
+    if "weights" in wanted:
+        from minibatch.tools import bench_weights as weights
+
+        seeds, of_each = steps(weights.SEEDS, 1), steps(weights.STEPS, 5)
+        report.tables += weights.weights_tables(seeds=seeds, steps=of_each, png=png, progress=say)
 
 
 def compare_peers(

@@ -25,6 +25,7 @@ import typer
 from minibatch.errors import require
 from minibatch.limits import text_of
 from minibatch.tools.bench_engine import torch_threads
+from minibatch.tools.bench_engine_cases import keyed, mlp
 from minibatch.tools.bench_tables import Spread, Table, in_turns, print_table, spread_of
 from minibatch.tools.screen import screen
 
@@ -38,6 +39,7 @@ MODELS: tuple[Model, ...] = ("MLP", "conv net")
 LEAVES = (8, 16, 32, 64)
 SAMPLES, STEPS, REPEATS = 256, 20, 5
 SIDE, CLASSES = 16, 10
+SIZES = (3 * SIDE * SIDE, 512, 512, CLASSES)  # 0.66 million parameters: much to add up for the work of a sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +54,9 @@ class Way:
 class Cost:
     """What leaves of one size cost. ratio: bits ÷ math in one pass, passes: math in microbatches ÷ math in one pass.
 
-    summing_ms: per step, bits less the same passes; per_leaf_us: of that, for each leaf. sums_bytes: what is held between
-    leaves. peak: bytes of the process beyond those before its first step, under bits; math_peak: under math in one pass.
+    summing_ms: per step, bits less the same passes; per_leaf_us: of that, for each leaf. sums_bytes: what is held
+    between leaves. peak: bytes of the process beyond those before its first step, under bits; math_peak: under math in
+    one pass.
     """
 
     model: str
@@ -85,7 +88,7 @@ def measure_bits(
     require("torch", "train", "measuring promise='bits'")
     sizes = [*(size for size in leaves if size < samples), samples]
     ways = [Way(promise="math", leaf_size=0)]
-    ways += [Way(promise=promise, leaf_size=size) for size in sizes for promise in ("math", "bits")]  # type: ignore[arg-type]
+    ways += [Way(promise=promise, leaf_size=size) for size in sizes for promise in ("math", "bits")]
     with torch_threads(threads), tempfile.TemporaryDirectory() as folder:
         trainers = [make_trainer(Path(folder), model, way, samples) for way in ways]
         try:
@@ -145,7 +148,7 @@ def make_trainer(folder: Path, model: Model, way: Way, samples: int) -> Trainer:
     from minibatch import MinibatchSource
     from minibatch.train import Term, Trainer, cross_entropy, on
 
-    built = mlp() if model == "MLP" else conv_net()
+    built = mlp(SIZES) if model == "MLP" else conv_net()
     return Trainer(
         built,
         Term("class", on(cross_entropy, "label")),
@@ -153,10 +156,19 @@ def make_trainer(folder: Path, model: Model, way: Way, samples: int) -> Trainer:
         MinibatchSource(write_images(folder / "data", 4 * samples), seed=7),
         samples,
         None if way.promise == "bits" or not way.leaf_size else way.leaf_size,
-        inputs="image",
+        inputs=forward,
         promise=way.promise,
         leaf_size=way.leaf_size or samples,
     )
+
+
+def forward(model: torch.nn.Module, batch: Any) -> torch.Tensor:
+    """The logits of a model of images or of vectors."""
+    import torch
+
+    image = batch["image"]
+    logits: torch.Tensor = model(image.flatten(1) if isinstance(model[0], torch.nn.Linear) else image)  # type: ignore[index]
+    return logits
 
 
 def write_images(path: Path, rows: int) -> Path:
@@ -173,35 +185,14 @@ def write_images(path: Path, rows: int) -> Path:
     return path
 
 
-def mlp() -> torch.nn.Module:
-    """768-512-512-10: 0.66 million parameters, which is much to add up for the work of a sample."""
-    from minibatch.models import MLP
-
-    return MLP(sizes=(3 * SIDE * SIDE, 512, 512, CLASSES), seed=1)
-
-
 def conv_net() -> torch.nn.Module:
-    """Three convolutions 3×3 with 32, 64 and 64 channels, and a linear layer: 57 thousand parameters, much work each."""
-    import torch
+    """Three convolutions 3×3 with 32, 64 and 64 channels, and a linear layer: 57 thousand parameters."""
     from torch import nn
 
-    from minibatch.models import init
-
-    with torch.device("meta"):
-        model = nn.Sequential(
-            nn.Conv2d(3, 32, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 3, padding=1, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3, padding=1, stride=2),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-            nn.Linear(64, CLASSES),
-        )
-    model.to_empty(device="cpu")
-    init.fill(model, "he_normal", seed=1)
-    return model
+    convolutions: list[nn.Module] = []
+    for before, after, stride in ((3, 32, 1), (32, 64, 2), (64, 64, 2)):
+        convolutions += [nn.Conv2d(before, after, 3, padding=1, stride=stride, device="meta"), nn.ReLU()]
+    return keyed([*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, CLASSES, device="meta")])
 
 
 def peak_of(model: Model, way: Way, samples: int, threads: int | None) -> int:
@@ -284,9 +275,9 @@ def bits_table(
         ],
         notes=(
             f"{samples} samples a step, images 3×{SIDE}×{SIDE}, Adam; {steps} steps of each in turns, {repeats} times. "
-            'math: all samples in one pass. passes: "math" in microbatches of a leaf, the same passes without the exact '
-            "sum. summing: the rest. sums: what is held from leaf to leaf, two float64 a value; peak: growth of a fresh "
-            'process in five steps, Adam\'s state included (in brackets: "math").',
+            'math: all samples in one pass. passes: "math" in microbatches of a leaf, the same passes without the '
+            "exact sum. summing: the rest. sums: what is held between leaves, two float64 a value; peak: growth of a "
+            'fresh process in five steps, the state of Adam included (in brackets: "math").',
         ),
         figures=[asdict(cost) for cost in costs],
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,8 +21,8 @@ from minibatch.tools.screen import screen
 
 GOAL = 50.0  # microseconds a step
 TURN = 100  # steps, a multiple of log_every: every turn has its share of what is done at log points
-MAIN = ("plain", "ledger")  # measured over all steps, the others over a fifth of them
-STEPS, REPEATS = 10_000, 5
+MAIN = ("plain", "ledger")  # measured over all steps, the others over a tenth of them
+STEPS, REPEATS = 10_000, 7
 
 
 def engine_overhead(
@@ -30,9 +30,9 @@ def engine_overhead(
 ) -> dict[str, Any]:
     """Microseconds per step of the engine and of a loop by hand, and their difference: medians over `repeats`, spread.
 
-    A repeat is `steps` of each in turns of a hundred; its figures are the medians of the turns. The engine also measures
-    the gradient, checks that all is finite and, where the case says so, writes its ledger; the other loop does none of
-    that. threads: that torch computes with meanwhile (None: as many as it has).
+    A repeat is `steps` of each in turns of a hundred; its figures are the medians of the turns. The engine also
+    measures the gradient, checks that all is finite and, where the case says so, writes its ledger; the other loop does
+    none of that. threads: that torch computes with meanwhile (None: as many as it has).
     """
     require("torch", "train", "measuring the engine")
     with torch_threads(threads) as used, tempfile.TemporaryDirectory() as folder:
@@ -85,12 +85,18 @@ def torch_threads(threads: int | None) -> Iterator[int]:
 
 
 def overhead_table(
-    steps: int = STEPS, repeats: int = REPEATS, *, cases: Sequence[str] = tuple(CASES), threads: int | None = 1
+    steps: int = STEPS,
+    repeats: int = REPEATS,
+    *,
+    cases: Sequence[str] = tuple(CASES),
+    threads: int | None = 1,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Table:
     """Every feature of the engine against the loop by hand that does the same."""
     found = []
     for name in cases:
-        of_case = steps if name in MAIN else max(1, steps // 5)
+        progress(f"engine: {name}")
+        of_case = steps if name in MAIN else max(1, steps // 10)
         found.append(engine_overhead(name, of_case, repeats, threads=threads))
     return Table(
         title="The engine's step beside a loop by hand",
@@ -109,7 +115,7 @@ def overhead_table(
         ],
         notes=(
             f"MLP {SIZES}, Adam, k = {K}, {found[0]['threads']} thread; {steps:,} steps of each in turns of {TURN} (a "
-            f"fifth of them but for {' and '.join(MAIN)}), {repeats} times: medians of the turns, and of the repeats "
+            f"tenth of them but for {' and '.join(MAIN)}), {repeats} times: medians of the turns, and of the repeats "
             "median (least–most). The engine also computes the norm of the gradient and checks that all is finite "
             'before the update; with "ledger" it writes a line a step. monitors: of every 50th step.',
         ),

@@ -6,7 +6,7 @@ Both loops of a case read the same minibatches of 64 samples and train the same 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,8 @@ HALFLIFE = 100 * K  # of the averaged weights, in samples
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One feature of the engine. by_hand: what the other loop does for it; where it is empty, that loop is the plain one.
+    """One feature of the engine. by_hand: what the other loop does for it; where it is empty, that loop is the plain
+    one.
 
     loss: "class", the mean cross entropy; "weighted", with a weight and a mask; "two", with a second term beside it.
     """
@@ -67,7 +68,8 @@ CASES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Loops:
-    """The loop by hand and the engine's, which go on where their last call ended; their models; and what closes them."""
+    """The loop by hand and the engine's, which go on where their last call ended; their models; and what closes
+    them."""
 
     raw: Callable[[int], None]
     engine: Callable[[int], None]
@@ -118,14 +120,13 @@ def make_engine(folder: Path, case: Case, *, fused: bool = False) -> tuple[Train
     import torch
 
     from minibatch import MinibatchSource
-    from minibatch.models.noise import Dropout
-    from minibatch.train import Trainer
+    from minibatch.train import Trainer, noise
     from minibatch.train.averaging import EMA
     from minibatch.train.monitors import UpdateScales
     from minibatch.train.regularizers import WeightL2
     from minibatch.train.spikes import Spikes
 
-    model = network(Dropout if case.dropout else None, two=case.loss == "two")
+    model = network(noise.Dropout if case.dropout else None, two=case.loss == "two")
     trainer = Trainer(
         model,
         terms_of(case),
@@ -235,21 +236,13 @@ def objective_of(loss: str) -> Callable[[torch.nn.Module, Mapping[str, torch.Ten
 
 
 def network(dropout: Callable[[float], torch.nn.Module] | None = None, *, two: bool = False) -> torch.nn.Module:
-    """Linear layers with ReLU between them, float32; its weights are keyed, and no global generator is touched.
-
-    dropout: of a rate, behind each ReLU. two: the last output apart, {"logits": (n, 10), "value": (n,)}.
-    """
+    """The small network. dropout: of a rate, behind each ReLU. two: one output more, {"logits": (n, 10), "value":
+    (n,)}."""
     import torch
 
-    sizes = (*SIZES[:-1], CLASSES + 1) if two else SIZES
-    layers: list[torch.nn.Module] = []
-    for number, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        layers += [linear(number, fan_in, fan_out), torch.nn.ReLU()]
-        if dropout is not None:
-            layers.append(dropout(DROPOUT))
-    body = torch.nn.Sequential(*layers[: -1 if dropout is None else -2])
     if not two:
-        return body
+        return mlp(SIZES, dropout)
+    body = mlp((*SIZES[:-1], CLASSES + 1), dropout)
 
     class TwoHeads(torch.nn.Module):
         def __init__(self) -> None:
@@ -263,16 +256,35 @@ def network(dropout: Callable[[float], torch.nn.Module] | None = None, *, two: b
     return TwoHeads()
 
 
-def linear(number: int, fan_in: int, fan_out: int) -> torch.nn.Linear:
-    """A layer with He's weights from a key, and biases of 0."""
+def mlp(
+    sizes: Sequence[int], dropout: Callable[[float], torch.nn.Module] | None = None, *, seed: int = 0
+) -> torch.nn.Module:
+    """Linear layers with ReLU between them, and dropout behind each ReLU where it is given; float32, keyed weights."""
+    import torch
+
+    layers: list[torch.nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers += [torch.nn.Linear(fan_in, fan_out, device="meta"), torch.nn.ReLU()]
+        if dropout is not None:
+            layers.append(dropout(DROPOUT))
+    return keyed(layers[: -1 if dropout is None else -2], seed)
+
+
+def keyed(layers: Sequence[torch.nn.Module], seed: int = 0) -> torch.nn.Module:
+    """The layers in a row, with He's weights (He et al. 2015, arXiv:1502.01852, equation 10) from keys of `seed`, and
+    biases of 0; they were made on the device "meta", so that no global generator was touched."""
     import numpy as np
     import torch
 
     from minibatch import rng
 
-    layer = torch.nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")
-    weights = rng.normal(rng.key(0, "bench.weights", number), np.arange(fan_in * fan_out)) * (2 / fan_in) ** 0.5
+    model = torch.nn.Sequential(*layers).to_empty(device="cpu")
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(weights.reshape(fan_out, fan_in)))
-        layer.bias.zero_()
-    return layer
+        for number, parameter in enumerate(model.parameters()):
+            if parameter.ndim < 2:
+                parameter.zero_()
+                continue
+            draws = rng.normal(rng.key(seed, "bench.weights", number), np.arange(parameter.numel()))
+            scale = (2 / (parameter.numel() // len(parameter))) ** 0.5
+            parameter.copy_(torch.from_numpy(scale * draws).view_as(parameter))
+    return model

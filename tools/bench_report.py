@@ -13,6 +13,8 @@ from rich.text import Text
 
 from minibatch.tools.bench_pairs import Row, rate_text, spread_text
 from minibatch.tools.bench_peers import Measured
+from minibatch.tools.bench_tables import Table as Findings
+from minibatch.tools.bench_tables import document, markdown, print_table
 from minibatch.tools.machine import described
 from minibatch.tools.screen import plain_table
 
@@ -27,7 +29,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     peers: list[Measured] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
-    engine: dict[str, Any] | None = None
+    tables: list[Findings] = field(default_factory=list)  # of the engine
     seconds: float = 0.0
 
 
@@ -46,7 +48,7 @@ def as_document(report: Report) -> dict[str, Any]:
         "rows": [asdict(row) for row in report.rows],
         "peers": [asdict(measured) for measured in report.peers],
         "not_installed": report.absent,
-        "engine": report.engine,
+        "tables": [document(table) for table in report.tables],
     }
 
 
@@ -73,8 +75,8 @@ def print_report(report: Report, console: Console) -> None:
         console.print("* changes the places of whole minibatches of neighbouring rows only")
     for line in report.absent:
         console.print(Text(line), soft_wrap=True)
-    if report.engine is not None:
-        console.print(Text(engine_line(report.engine)))
+    for findings in report.tables:
+        print_table(findings, console)
 
 
 def peers_table(peers: list[Measured]) -> Table:
@@ -110,8 +112,8 @@ def as_markdown(report: Report) -> str:
         lines += list(peers_markdown(report.peers))
     if report.absent:
         lines += ["", *(f"- {line}" for line in report.absent)]
-    if report.engine is not None:
-        lines += ["", engine_line(report.engine)]
+    for table in report.tables:
+        lines += ["", *markdown(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -137,13 +139,3 @@ def peers_markdown(peers: list[Measured]) -> Iterator[str]:
                 f"{head} {rate_text(row.theirs)} | {spread_text(row)} | {measured.first_seconds:.2f} s | "
                 f"{measured.private / 1e6:,.0f} | {measured.checked} |"
             )
-
-
-def engine_line(engine: dict[str, Any]) -> str:
-    """The engine's overhead in a sentence."""
-    return (
-        f"Engine: {engine['overhead_us']:.0f} µs a step over a raw loop of the same work "
-        f"({engine['overhead_us_least']:.0f}–{engine['overhead_us_most']:.0f}; the raw step takes "
-        f"{engine['raw_us']:.0f} µs; goal < 50): Adam, MLP {engine['model']}, k = {engine['minibatch_size']}, "
-        f"{engine['steps']} steps in turns, {engine['repeats']} times, {engine['threads']} thread"
-    )

@@ -65,7 +65,8 @@ def time_engines(
     threads: int = 1,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[Timed]:
-    """Every engine of `names` and the loop by hand, in turns of a hundred steps; a repeat's figures are medians of turns.
+    """Every engine of `names` and the loop by hand, in turns of a hundred steps; a repeat's figures are medians of
+    turns.
 
     Before, each trains a few steps, after which its weights must be those of the loop by hand. An engine that fails has
     a line that says why.
@@ -75,7 +76,7 @@ def time_engines(
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         data = write_data(folder / "data")
-        running: dict[str, EngineProcess] = {}
+        running: dict[str, Process] = {}
         expected: list[float] = []
         for name in dict.fromkeys((RAW, *names)):
             progress(name)
@@ -130,8 +131,8 @@ def absent(names: Sequence[str]) -> list[str]:
         engine = ENGINES[name]
         if modules := missing(engine):
             lines[engine.install] = (
-                f"{engine.needs[-1]} is not installed ({', '.join(modules)} missing), so it is not measured: pip install "
-                f"{engine.install}, best into an environment of its own"
+                f"{engine.needs[-1]} is not installed ({', '.join(modules)} missing), so it is not measured: pip "
+                f"install {engine.install}, best into an environment of its own"
             )
     return list(lines.values())
 
@@ -169,11 +170,11 @@ def trainers_table(
         right=("µs", "more µs (spread)"),
         rows=rows,
         notes=(
-            f"{', '.join(versions)}. MLP {SIZES}, Adam, k = {K}, {threads} thread, each in a process of its own; turns of "
-            f"{TURN} steps one after the other, {steps:,} steps of each in a repeat, {repeats} repeats: medians of the "
-            f"differences of neighbouring turns, and of the repeats median (least–most). Weights after {CHECKED_STEPS} "
-            "steps were equal. Ours also reads and shuffles (but for given data), and computes the norm of the gradient "
-            "and whether all is finite, before every update.",
+            f"{', '.join(versions)}. MLP {SIZES}, Adam, k = {K}, {threads} thread, each in a process of its own; turns "
+            f"of {TURN} steps one after the other, {steps:,} steps of each in a repeat, {repeats} repeats: medians of "
+            "the differences of neighbouring turns, and of the repeats median (least–most). Weights after "
+            f"{CHECKED_STEPS} steps were equal. Ours also reads and shuffles (but for given data), and computes the "
+            "norm of the gradient and whether all is finite, before every update.",
             *absent(names),
         ),
         figures=[asdict(one) for one in found],

@@ -172,10 +172,10 @@ def waits_table(steps: int = STEPS, cases: Sequence[str] = (*WATCHED, *MORE_WATC
             for case, one in found.items()
         ],
         notes=(
-            f"{steps} steps with the path of devices forced on the CPU, a log point every 50. Between log points: reads of "
-            f"values from Python ({', '.join(READERS)}), and what torch's profiler saw of them ({PROFILED} steps). The "
-            "control shows that a read is seen. Host columns: weights and masks are checked there before any pass, no "
-            "device waits for that.",
+            f"{steps} steps with the path of devices forced on the CPU, a log point every 50. Between log points: "
+            f"reads of values from Python ({', '.join(READERS)}), and what torch's profiler saw ({PROFILED} steps). "
+            "The control shows that a read is seen. Host columns: weights and masks are checked there before any pass, "
+            "no device waits for that.",
             *(f"{case}: {dict(one.sites)}" for case, one in found.items() if one.sites and case != CONTROL),
         ),
         figures=[

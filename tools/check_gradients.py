@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from minibatch.errors import require
+from minibatch.tools.run_options import Changes, Json, Recipe, RecipeData
 from minibatch.tools.screen import print_json
 from minibatch.tools.train import parsed
 
@@ -16,19 +17,14 @@ if TYPE_CHECKING:
 
 
 def check_gradients(
-    recipe: Annotated[str, typer.Argument(help="A recipe: digits, module:function, or path/to/file.py:function.")],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change the configuration, as in `minibatch train`."),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets (default: made anew, then removed).")
-    ] = None,
+    recipe: Recipe,
+    changes: Changes = None,
+    data: RecipeData = None,
     samples: Annotated[int, typer.Option(help="Samples in the minibatch.", min=1)] = 8,
     elements: Annotated[int, typer.Option(help="Elements of each parameter.", min=1)] = 8,
     tolerance: Annotated[float, typer.Option(help="Relative error that is let pass.", min=0.0)] = 1e-5,
     nominal_time: Annotated[int, typer.Option(help="Where on the axis the minibatch and its noise are.", min=0)] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Compare gradients with central differences, in float64: terms, weights, masks, regularizers, noise and all.
 

@@ -6,34 +6,25 @@ from typing import Annotated
 import typer
 
 from minibatch.errors import require
+from minibatch.tools.run_options import Averaged, Checkpoint, Data, Json, Keep, Run
 from minibatch.tools.screen import print_json
 
 
 def features(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
+    run: Run,
     layers: Annotated[
         str, typer.Argument(metavar="LAYER", help="Names of layers, separated by commas: layers.2,layers.4.")
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the data set.")],
-    checkpoint: Annotated[
-        str, typer.Option(help="Whose weights: newest, best (validation), a nominal time, or a checkpoint's path.")
-    ] = "newest",
-    averaged: Annotated[
-        bool | None,
-        typer.Option("--averaged/--own", help="The moving average of the weights, or they (default: as it validates)."),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="A data set to read, or the folder of the run's data sets (default: RUN/data)."),
-    ] = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="A field to write beside the features, such as label. Again for more.")
-    ] = None,
+    checkpoint: Checkpoint = "newest",
+    averaged: Averaged = None,
+    data: Data = None,
+    keep: Keep = None,
     stream: Annotated[str | None, typer.Option(help="Of a joint model: whose inputs.")] = None,
     minibatch_size: Annotated[int, typer.Option(help="Samples to read at once; changes no bit.", min=1)] = 1024,
     leaf_size: Annotated[int, typer.Option(help="Samples in the model at once.", min=1)] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a data set in OUT.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write the outputs of layers, with the row of each sample, in the order of the data (default: validation data)."""
     for module in ("torch", "safetensors"):

@@ -2,11 +2,12 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from minibatch.errors import require
+from minibatch.tools.run_options import Changes, Json, Recipe, RecipeData
 from minibatch.tools.screen import print_json
 from minibatch.tools.train import parsed
 
@@ -15,15 +16,10 @@ if TYPE_CHECKING:
 
 
 def selfcheck(
-    recipe: Annotated[str, typer.Argument(help="A recipe: digits, module:function, or path/to/file.py:function.")],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change the configuration, as in `minibatch train`."),
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Folder of the data sets (default: made anew, then removed).")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    recipe: Recipe,
+    changes: Changes = None,
+    data: RecipeData = None,
+    as_json: Json = False,
 ) -> None:
     """Compute one step again, in other orders and other microbatches, and name what differs.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from minibatch.errors import require
+from minibatch.tools.run_options import Averaged, Checkpoint, Data, Json, Keep, Run
 from minibatch.tools.screen import print_json
 
 if TYPE_CHECKING:
@@ -16,18 +17,10 @@ if TYPE_CHECKING:
 
 
 def test(
-    run: Annotated[Path, typer.Argument(help="Folder of the run.")],
-    checkpoint: Annotated[
-        str, typer.Option(help="Whose weights: newest, best (validation), a nominal time, or a checkpoint's path.")
-    ] = "newest",
-    averaged: Annotated[
-        bool | None,
-        typer.Option("--averaged/--own", help="The moving average of the weights, or they (default: as it validates)."),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="A data set to measure on, or the folder of the run's data sets (default: RUN/data)."),
-    ] = None,
+    run: Run,
+    checkpoint: Checkpoint = "newest",
+    averaged: Averaged = None,
+    data: Data = None,
     multiview: Annotated[
         Literal["corners", "grid", "recipe"] | None,
         typer.Option(
@@ -45,11 +38,9 @@ def test(
     test_out: Annotated[
         Path | None, typer.Option(help="Write row and outputs of every sample to this folder, as a data set.")
     ] = None,
-    keep: Annotated[
-        list[str] | None, typer.Option(help="A field to write beside the outputs, such as label. Again for more.")
-    ] = None,
+    keep: Keep = None,
     minibatch_size: Annotated[int, typer.Option(help="Samples in the model at once.", min=1)] = 1024,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a run's model on its validation data, or on another data set: every term and metric, exactly.
 

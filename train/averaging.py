@@ -121,10 +121,20 @@ class Averaging:
     def load(self, tensors: Mapping[str, Tensor], since: int | None) -> None:
         """Take over what `tensors()` and `since` were; {} and None where the average had not begun.
 
+        Raises ValueError as `check` does.
+        """
+        self.check(tensors, since)
+        self.since = since
+        if since is not None:
+            for name, average in self._averages.items():
+                average.copy_(tensors[name])
+
+    def check(self, tensors: Mapping[str, Tensor], since: int | None) -> None:
+        """Return if these can be loaded.
+
         Raises ValueError naming the first tensors that are missing, too many, or of another shape.
         """
         if since is None:
-            self.since = None
             return
         wrong = [f"{name} is missing" for name in self._averages if name not in tensors]
         wrong += [f"{name} is not averaged here" for name in tensors if name not in self._averages]
@@ -135,9 +145,6 @@ class Averaging:
         ]
         if wrong:
             raise ValueError("saved averages do not fit the model: " + "; ".join(wrong[:6]))
-        for name, average in self._averages.items():
-            average.copy_(tensors[name])
-        self.since = since
 
     @contextmanager
     def applied(self) -> Iterator[None]:

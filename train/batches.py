@@ -19,8 +19,8 @@ Inputs = str | Sequence[str] | Callable[[nn.Module, "TensorBatch"], Any]
 class Samples:
     """Samples from elsewhere, in the shape of a `Batch`: fields (n, …) that take n places of nominal time from `time`.
 
-    times, rows: of the samples, where they are some of a minibatch. Raises ValueError if the fields have different
-    numbers of samples.
+    times, rows, places: of the samples, where they are some of a minibatch. Raises ValueError if the fields have
+    different numbers of samples.
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class Samples:
         time: int,
         times: NDArray[np.int64] | None = None,
         rows: NDArray[np.int64] | None = None,
+        places: NDArray[np.int64] | None = None,
     ) -> None:
         counts = {name: len(values) for name, values in fields.items()}
         if len(set(counts.values())) != 1:
@@ -41,6 +42,7 @@ class Samples:
         self.nominal_time, self.nominal_end = time, time + self.num_samples
         self.times = np.arange(time, self.nominal_end, dtype=np.int64) if times is None else times
         self.rows = np.full(self.num_samples, -1, dtype=np.int64) if rows is None else rows
+        self.places = self.times if places is None else places
 
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
@@ -103,6 +105,8 @@ class TensorBatch(Mapping[str, Any]):
     @property
     def places(self) -> NDArray[np.int64]:
         """Where every sample stands on the axis, counted in samples: `times`, or in rows of packed arrays."""
+        if isinstance(self._batch, Samples):
+            return self._batch.places if self._stretch is None else self._batch.places[self._stretch]
         packed = packed_shape(self._batch)
         return self.times if packed is None else self.times // packed[1]
 
@@ -114,7 +118,13 @@ class TensorBatch(Mapping[str, Any]):
     def thinned(self, keep: NDArray[np.bool_]) -> "TensorBatch":
         """Only the samples where `keep`, bool (n,), is true; the others are holes."""
         fields = {name: self[name][keep] for name in self}
-        samples = Samples(fields, time=self._batch.nominal_time, times=self.times[keep], rows=self.rows[keep])
+        samples = Samples(
+            fields,
+            time=self._batch.nominal_time,
+            times=self.times[keep],
+            rows=self.rows[keep],
+            places=self.places[keep],
+        )
         return TensorBatch(samples, device=self.device)
 
     def on(self, device: torch.device) -> "TensorBatch":

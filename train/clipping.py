@@ -13,6 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+Norm = float | Tensor | None
+
 
 class Clip(Protocol):
     """What changes gradients in place; the smallest one:
@@ -24,14 +26,23 @@ class Clip(Protocol):
     ...         torch._foreach_mul_(gradients, 0.5)
     """
 
-    def __call__(
-        self, gradients: list[Tensor], norm: float | Tensor | None = None, *, samples: int | None = None
-    ) -> None:
+    def __call__(self, gradients: list[Tensor], norm: Norm = None, *, samples: int | None = None) -> None:
         """gradients: changed in place. norm: their 2-norm, float or (), or None. samples: of the step."""
 
 
 @dataclass(frozen=True)
-class ClipNorm:
+class _Limited:
+    """What all clips here have: a limit, checked."""
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.limit, bool) or not isinstance(self.limit, int | float) or not 0.0 < self.limit < math.inf:
+            raise ValueError(f"{type(self).__name__}: limit={self.limit!r}, expected a finite number > 0")
+
+
+@dataclass(frozen=True)
+class ClipNorm(_Limited):
     """Scale all gradients together so that their joint 2-norm is at most `limit`, as torch's clip_grad_norm_ does.
 
     Source: Pascanu et al. 2013, arXiv:1211.5063, algorithm 1.
@@ -42,14 +53,7 @@ class ClipNorm:
     tensor([0.6000, 0.8000])
     """
 
-    limit: float
-
-    def __post_init__(self) -> None:
-        _check(self, self.limit)
-
-    def __call__(
-        self, gradients: list[Tensor], norm: float | Tensor | None = None, *, samples: int | None = None
-    ) -> None:
+    def __call__(self, gradients: list[Tensor], norm: Norm = None, *, samples: int | None = None) -> None:
         if not gradients:
             return
         if norm is None:
@@ -61,7 +65,7 @@ class ClipNorm:
 
 
 @dataclass(frozen=True)
-class ClipTensorNorm:
+class ClipTensorNorm(_Limited):
     """Scale each gradient tensor so that its own 2-norm is at most `limit`: theanets' max_gradient_norm.
 
     This changes the direction of the whole gradient. Source: downhill's `Optimizer._differentiate`,
@@ -73,20 +77,13 @@ class ClipTensorNorm:
     (tensor([0.6000, 0.8000]), tensor([0.5000]))
     """
 
-    limit: float
-
-    def __post_init__(self) -> None:
-        _check(self, self.limit)
-
-    def __call__(
-        self, gradients: list[Tensor], norm: float | Tensor | None = None, *, samples: int | None = None
-    ) -> None:
+    def __call__(self, gradients: list[Tensor], norm: Norm = None, *, samples: int | None = None) -> None:
         if gradients:
             scale_to(gradients, self.limit)
 
 
 @dataclass(frozen=True)
-class ClipElement:
+class ClipElement(_Limited):
     """Cut every element off at ±limit: theanets' max_gradient_elem, which there goes before the norm's limit.
 
     >>> gradient = torch.tensor([-3.0, 0.5, float("nan")])
@@ -95,20 +92,13 @@ class ClipElement:
     tensor([-1.0000,  0.5000,     nan])
     """
 
-    limit: float
-
-    def __post_init__(self) -> None:
-        _check(self, self.limit)
-
-    def __call__(
-        self, gradients: list[Tensor], norm: float | Tensor | None = None, *, samples: int | None = None
-    ) -> None:
+    def __call__(self, gradients: list[Tensor], norm: Norm = None, *, samples: int | None = None) -> None:
         if gradients:
             cut(gradients, self.limit)
 
 
 @dataclass(frozen=True)
-class ClipPerSample:
+class ClipPerSample(_Limited):
     """Clip at limit · samples, for gradients that are sums over samples: CNTK's gradient_clipping_threshold_per_sample.
 
     With `truncate` (CNTK's default) every element is cut off, else each tensor is scaled to that 2-norm. For gradients
@@ -120,15 +110,9 @@ class ClipPerSample:
     tensor([-8.,  5.])
     """
 
-    limit: float
     truncate: bool = True
 
-    def __post_init__(self) -> None:
-        _check(self, self.limit)
-
-    def __call__(
-        self, gradients: list[Tensor], norm: float | Tensor | None = None, *, samples: int | None = None
-    ) -> None:
+    def __call__(self, gradients: list[Tensor], norm: Norm = None, *, samples: int | None = None) -> None:
         if samples is None:
             raise TypeError("ClipPerSample must be called with samples=, the number of samples of the step")
         if gradients:
@@ -159,8 +143,3 @@ def cut(gradients: list[Tensor], limit: float) -> None:
     """Cut every element off at ±limit, in place; NaN stays."""
     torch._foreach_clamp_min_(gradients, -limit)
     torch._foreach_clamp_max_(gradients, limit)
-
-
-def _check(clip: object, limit: float) -> None:
-    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 0.0 < limit < math.inf:
-        raise ValueError(f"{type(clip).__name__}: limit={limit!r}, expected a finite number > 0")

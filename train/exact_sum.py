@@ -52,7 +52,7 @@ class ExactSum:
             if grad is None:
                 continue
             if grad.is_complex():
-                raise ValueError(f"promise='bits' adds real gradients, {name} has one of {grad.dtype}: keep two real parts")
+                raise ValueError(f"promise='bits' adds real gradients, {name} has one of {grad.dtype}: keep real parts")
             if grad.is_sparse:
                 raise ValueError(f"promise='bits' needs dense gradients, {name} has a sparse one: pass sparse=False")
             parameter.grad = None

@@ -160,10 +160,17 @@ class Lines:
         """Write the lines that wait; with `sync`, also wait until the disk has them."""
         if not self._waiting and not sync:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write("".join(line + "\n" for line in self._waiting))
+        waiting = memoryview("".join(line + "\n" for line in self._waiting).encode())
+        with open(self.path, "ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                while waiting:
+                    waiting = waiting[file.write(waiting) :]
+            except OSError as error:
+                # A full disk may have room again: the lines wait on, and no half line may stand before them.
+                file.truncate(whole)
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
             self._waiting.clear()
-            file.flush()
             if sync:
                 os.fsync(file.fileno())
 

@@ -45,5 +45,8 @@ class FolderLock:
             else:
                 who = f"process {holder or 'unknown'}: wait for it or stop it, or choose another folder"
             raise FolderInUseError(f"{folder} is in use by {who}") from None
+        except OSError as error:
+            self.release()
+            raise OSError(error.errno, f"{error.strerror}: this file system cannot lock", str(folder)) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -46,6 +46,8 @@ def owned_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[
                 owner[name] = number
                 mine[name] = parameter
         owned.append(mine)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        problems.append("the model has no trainable parameter: all have requires_grad=False")
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and name not in owner:
             problems.append(f"{name} is trainable but owned by no optimizer: add it, or set requires_grad to False")

@@ -36,8 +36,8 @@ def after_bad_step(trainer: "Trainer", result: StepResult, shares: Sequence[Shar
     """Stop the run, by NonFiniteError or SpikeError, or bring it back to where it can go on."""
     if not result.finite:
         raise NonFiniteError(
-            f"{title(result)}{bad_rows(shares)}{beyond_the_sum(trainer, result)}. The weights are as before this step. To leave such steps out pass "
-            "on_nonfinite='skip', or the interval as skip= to the source"
+            f"{title(result)}{bad_rows(shares)}{beyond_the_sum(trainer, result)}. The weights are as before this step. "
+            "To leave such steps out pass on_nonfinite='skip', or the interval as skip= to the source"
         )
     assert trainer.spikes is not None
     if trainer.spikes.action == "rollback" and not too_many(trainer):
@@ -63,8 +63,9 @@ def roll_back(trainer: "Trainer", result: StepResult) -> None:
 
     Raises SpikeError without such a checkpoint.
     """
-    start, stop = trainer.first_start(), result.interval[1]
     assert trainer.folder is not None
+    assert trainer.spikes is not None
+    start, stop = trainer.first_start(result.interval[0], trainer.spikes.rollback_steps), result.interval[1]
     trainer.wait_for_saves()
     path = None
     for candidate in reversed(checkpoint.checkpoints_in(trainer.folder / "checkpoints")):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minibatch.train.trainer import Trainer
 
 AVERAGED = "averaged/"
+NEEDED = ("step", "nominal_time", "seed", "source", "optimizers", "settings", "environment", "config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +69,7 @@ def content_of(trainer: "Trainer") -> checkpoint.Content:
             "precision": trainer.precision.state(),
             "spikes": None if trainer.detector is None else trainer.detector.state(),
             "skips": as_documents(trainer.streams.skips),
+            "starts": list(trainer.starts),
             "averaging": None if trainer.averaging is None else trainer.averaging.since,
             "settings": settings(trainer),
             "environment": environment(trainer.model, trainer.optimizers),
@@ -93,6 +95,8 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
             raise CheckpointError(f"no complete checkpoint in {folder.checkpoints}: {why}")
     content = checkpoint.read(path)
     saved = content.state
+    if missing := [entry for entry in NEEDED if entry not in saved]:
+        raise CheckpointError(f"{path / checkpoint.STATE} lacks {', '.join(missing)}: another program has written it")
     state.check_model(trainer.model, content.model)
     state.check_optimizers(trainer.optimizers, trainer.owned, saved["optimizers"])
     if saved["seed"] != trainer.seed and "seed" not in override:
@@ -105,10 +109,15 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
         raise CheckpointError(f"the checkpoint {path} was made {sides[0]}, this Trainer is {sides[1]}")
     now_here = environment(trainer.model, trainer.optimizers)
     check_bits(trainer.promise, saved["settings"], saved["environment"], now_here, override)
+    averaged = averaged_in(content)
+    if trainer.averaging is not None:
+        try:
+            trainer.averaging.check(averaged, saved.get("averaging"))
+        except ValueError as error:
+            raise CheckpointError(f"the checkpoint {path} has other averages than this run: {error}") from None
     if trainer.source is not None:
         trainer.source.restore_from_checkpoint(saved["source"], [o for o in override if o != "environment"])
     trainer.model.load_state_dict(dict(content.model))
-    averaged = averaged_in(content)
     entries = {name: tensor for name, tensor in content.optimizer.items() if not name.startswith(AVERAGED)}
     state.load_optimizers(trainer.optimizers, trainer.owned, entries, saved["optimizers"])
     if trainer.averaging is not None:
@@ -117,6 +126,8 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
         trainer.detector.restore(**saved["spikes"])
     known = from_documents(saved.get("skips", []))
     trainer.streams.skips[:] = [*known, *(skip for skip in trainer.streams.skips if skip not in known)]
+    trainer.starts.clear()  # a rollback after a resume leaves out what it would have left out without
+    trainer.starts.extend(saved.get("starts", []))
     trainer.precision.restore(saved.get("precision") or {})
     trainer.history[:] = [as_validation(document) for document in saved.get("history", [])]
     trainer.take_position(saved["step"], saved["nominal_time"])

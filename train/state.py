@@ -7,6 +7,7 @@ to be compared: a resumed run takes its own, and what changed is listed.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,12 +15,18 @@ from minibatch.errors import CheckpointError
 from minibatch.train.config import described
 
 Owned = Sequence[Mapping[str, Tensor]]
+#: What the safetensors format has a name for.
+DTYPES = (
+    *("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "complex64"),
+    *("int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"),
+)
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and saved buffers by name, where they lie; tied weights under every name they have.
 
-    Raises CheckpointError for modules whose state is no tensor (`get_extra_state`): it could only be pickled.
+    Raises CheckpointError for modules whose state is no tensor (`get_extra_state`): it could only be pickled; and for
+    tensors that the format has no place for.
     """
     tensors: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
@@ -28,14 +35,14 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
                 f"the model's state has {name!r} of type {type(value).__name__}; checkpoints hold tensors only: "
                 "register it as a buffer"
             )
-        tensors[name] = value
+        tensors[name] = _storable(value, f"the model's {name}")
     return tensors
 
 
 def optimizer_tensors(optimizers: Sequence[Optimizer], owned: Owned) -> dict[str, Tensor]:
     """The optimizers' tensors, named "number/parameter/entry"."""
     return {
-        f"{number}/{name}/{entry}": value
+        f"{number}/{name}/{entry}": _storable(value, f"{entry!r} of optimizers[{number}] for {name}")
         for number, name, entry, value in _entries(optimizers, owned)
         if isinstance(value, Tensor)
     }
@@ -64,8 +71,13 @@ def optimizer_document(optimizers: Sequence[Optimizer], owned: Owned) -> list[di
 def settings_of(optimizers: Sequence[Optimizer], owned: Owned) -> list[dict[str, Any]]:
     """The hyperparameters of every group of every optimizer, ready for JSON, for comparison."""
     settings = []
-    for optimizer, mine in zip(optimizers, owned, strict=True):
+    for number, (optimizer, mine) in enumerate(zip(optimizers, owned, strict=True)):
         names = {id(parameter): name for name, parameter in mine.items()}
+        if any(id(parameter) not in names for group in optimizer.param_groups for parameter in group["params"]):
+            raise CheckpointError(
+                f"optimizers[{number}] has been given parameters after the Trainer was made, which would not clear "
+                "their gradients between steps: make the Trainer after the last add_param_group"
+            )
         groups = []
         for group in optimizer.param_groups:
             plain = {k: described(v) for k, v in group.items() if k not in ("params", "param_names", "initial_lr")}
@@ -139,6 +151,17 @@ def load_optimizers(
                 if isinstance(value, Tensor) and entry != "step":
                     on_host = f"{name}/{entry}" in document["on_host"]
                     optimizer.state[mine[name]][entry] = value if on_host else value.to(mine[name].device)
+
+
+def _storable(tensor: Tensor, what: str) -> Tensor:
+    dtype = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout is not torch.strided or dtype not in DTYPES:
+        layout = "" if tensor.layout is torch.strided else f" in {str(tensor.layout).removeprefix('torch.')}"
+        raise CheckpointError(
+            f"{what} is a tensor of {dtype}{layout}, which checkpoints cannot hold: use a dense tensor of "
+            f"{', '.join(DTYPES[:4])} …, or leave it out of the state (register_buffer(…, persistent=False))"
+        )
+    return tensor
 
 
 def _entries(optimizers: Sequence[Optimizer], owned: Owned) -> list[tuple[int, str, str, Any]]:

@@ -195,7 +195,9 @@ class Trainer:
         self.precision, self.averaging, self.detector = self.steps.precision, self.steps.averaging, self.steps.detector
         self.streams.skips = list(skips)
         self.staged_model, self.staged_optimizer = Staging(), Staging()
-        self._starts: deque[int] = deque(maxlen=1 + (spikes.rollback_steps if spikes is not None else 0))
+        # Where the last steps began: as many as a rollback goes back behind the last one that was looked at.
+        rollback_steps = spikes.rollback_steps if spikes is not None else 0
+        self.starts: deque[int] = deque(maxlen=1 + rollback_steps + (0 if self.steps.on_host else self.log_every))
         self._unwatched: list[StepResult] = []  # whose values are still on the device
         self._time = 0
         self._between_steps = True  # false while a step changes weights and position
@@ -357,8 +359,8 @@ class Trainer:
         if self._folder is not None and not self._folder.begun:
             self._folder.begin(self.step, self.nominal_time)
         self.refuse_half_a_step()
-        self._between_steps = False
         nominal_size = self.next_size
+        self._between_steps = False
         try:
             taken = self.streams.take(size) if given is None else self.streams.given(given, self.nominal_time)
         except Exception:
@@ -371,7 +373,6 @@ class Trainer:
             return result
         result.step += 1
         result.streams = self.streams.intervals(taken)
-        self._starts.append(t0)
         try:
             shares, finite = self.steps.compute(taken, nominal_size, result, self.values)
         except BaseException:
@@ -379,6 +380,7 @@ class Trainer:
                 self._move_to(t0)
             self._between_steps = True
             raise
+        self.starts.append(t0)
         if self.source is None:
             self._time = t1
         elif taken.from_elsewhere:
@@ -412,13 +414,15 @@ class Trainer:
         if result.spike:
             recovery.leave_out(self, *result.interval, f"spike in step {result.step} ({result['total_loss']:.4g})")
 
-    def first_start(self) -> int:
-        """Where the first of the steps begins that a rollback leaves out."""
-        return self._starts[0]
+    def first_start(self, begin: int, rollback_steps: int) -> int:
+        """Where the step begins that was so many steps before the one that began at nominal time `begin`."""
+        known = sorted({start for start in self.starts if start <= begin})
+        return known[-1 - rollback_steps :][0]
 
     def take_position(self, step: int, nominal_time: int) -> None:
         """Stand after `step` steps at `nominal_time`, as a checkpoint says; the source has been moved already."""
         self.step, self._time = step, nominal_time
+        self._values = (-1, {})  # another history may have as many validations
         self._unwatched.clear()
         self._between_steps = True
 
@@ -427,7 +431,8 @@ class Trainer:
         if not self._between_steps:
             raise TrainingError(
                 f"step {self.step + 1} was interrupted in its middle: weights, optimizer and position no longer belong "
-                "together; go on with restore_from_checkpoint(), or make a new Trainer"
+                "together; go on with restore_from_checkpoint(), or make a new Trainer (or another thread is in it: a "
+                "Trainer serves one thread at a time)"
             )
 
     def _move_to(self, time: int) -> None:

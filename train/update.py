@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from minibatch.train.averaging import Averaging
 from minibatch.train.clipping import Clip, ClipNorm
 from minibatch.train.curvature import products_for
+from minibatch.train.errors import TrainingError
 from minibatch.train.gradient import Gradient, Part
 from minibatch.train.guard import Found, Watch
 from minibatch.train.precision import Precision
@@ -41,6 +42,7 @@ class Update:
     ) -> None:
         self.parameters = parameters
         self.optimizers = optimizers
+        self._groups = [len(optimizer.param_groups) for optimizer in optimizers]
         self.schedules = schedules
         self.regularization = regularization
         self.clips = clips
@@ -92,11 +94,16 @@ class Update:
 
     def set_rates(self, t0: int, t1: int, values: Values) -> tuple[float, ...]:
         """Set the optimizers' numbers for the step [t0, t1) of nominal time; the rates, one per optimizer."""
+        if [len(optimizer.param_groups) for optimizer in self.optimizers] != self._groups:
+            raise TrainingError(
+                "an optimizer has been given parameters after the Trainer was made, which would not clear their "
+                "gradients between steps: make the Trainer after the last add_param_group"
+            )
         return set_rates(self.optimizers, self.schedules, t0, t1, values)
 
     def _measure(self, result: StepResult, gradients: list[Tensor]) -> bool:
         # A handful of floats: math.hypot beats the launches of a stack and a norm, and cannot overflow.
-        norm = math.hypot(*[n.item() for n in torch._foreach_norm(gradients)])
+        norm = math.hypot(*[n.item() for n in torch._foreach_norm(gradients)]) if gradients else 0.0
         result.set_grad_norm(norm)
         if norm - norm != 0.0:  # NaN or infinite
             return False
@@ -118,7 +125,8 @@ class Update:
 
     def _measure_on_device(self, result: StepResult, gradients: list[Tensor]) -> bool:
         """Whether to call the optimizers: what they then do is decided on the device if it is watched there."""
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norms = torch._foreach_norm(gradients) if gradients else [torch.zeros_like(self.found.flag)]
+        norm = torch.linalg.vector_norm(torch.stack(norms))
         finite = torch.isfinite(norm)
         for numerator in result.numerators:
             if isinstance(numerator, Tensor):

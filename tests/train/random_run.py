@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -276,7 +277,7 @@ def places_of(plan, trainer, t0, t1):
     ends = {}
     for stream in "ab" if plan.joint else (None,):
         one = source.sources[stream] if plan.joint else source
-        axis = [t for t in range(t0, t1)]
+        axis = list(range(t0, t1))
         if plan.joint:
             axis = [t for t in axis if source.time_of(stream, t + 1) > source.time_of(stream, t)]
             times = [source.time_of(stream, t) for t in axis]
@@ -306,7 +307,7 @@ def plain_step(plan, trainer, model, keys, t0, t1, nominal):
             groups = [slice(0, n)]
             if plan.batch_norm == "leaf":
                 edges = [0, *(np.flatnonzero(np.diff(times // plan.leaf_size)) + 1).tolist(), n]
-                groups = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+                groups = [slice(a, b) for a, b in pairwise(edges)]
             pieces = []
             for group in groups:
                 key = 0 if stream is None else rng.key(plan.run_seed, f"stream.{stream}")

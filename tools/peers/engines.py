@@ -1,9 +1,9 @@
 """Other training engines on the same work, for `minibatch bench engines`: a row of `ENGINES` and a file of this folder.
 
-An engine's file has `train(task, setting)`, which trains `task.network()` with `task.optimizer(model)` on the mean cross
-entropy of all minibatches that `task.minibatches()` gives, in their order, until they end, and returns the model. It is
-written as the engine's documentation would have it. How long the steps take is seen by the minibatches themselves, which
-are asked for one after the other: so nothing is hooked into any engine.
+An engine's file has `train(task, setting)`, which trains `task.network()` with `task.optimizer(model)` on the mean
+cross entropy of all minibatches that `task.minibatches()` gives, in their order, until they end, and returns the model.
+It is written as the engine's documentation would have it. How long the steps take is seen by the minibatches
+themselves, which are asked for one after the other: so nothing is hooked into any engine.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ ENGINES = {
         Engine(name=RAW, file="by_hand", setting="", what="the five lines of a loop in PyTorch, data in memory"),
         Engine(name="minibatch", file="our_engine", setting="source", what="its source, its ledger in a folder"),
         Engine(name="minibatch, lean", file="our_engine", setting="lean", what="its source, no folder"),
-        Engine(
-            name="minibatch, given", file="our_engine", setting="given", what="data in memory, ledger in a folder"
-        ),
+        Engine(name="minibatch, given", file="our_engine", setting="given", what="data in memory, ledger in a folder"),
         Engine(
             name="lightning",
             file="lightning_engine",

@@ -25,7 +25,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def train(task: Task, setting: str) -> torch.nn.Module:
     """Train until the minibatches end: one epoch."""
     import lightning
-    import torch
     import torch.nn.functional as F
 
     class Module(lightning.LightningModule):  # type: ignore[misc]

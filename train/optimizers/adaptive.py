@@ -1,12 +1,21 @@
 """RMSprop and Adagrad with the small constant inside the root, where torch.optim has it outside."""
 
-from typing import Any
+from typing import Unpack
 
 import torch
-from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from minibatch.train.optimizers.descent import Descent, Group, State, ewma
+from minibatch.train.optimizers.descent import (
+    Descent,
+    Group,
+    Shared,
+    States,
+    Tensors,
+    accumulate,
+    average_squares,
+    entries,
+    ewma,
+)
 
 
 class GravesRMSprop(Descent):
@@ -26,8 +35,6 @@ class GravesRMSprop(Descent):
     0.5336
     """
 
-    first = "square"
-
     def __init__(
         self,
         params: ParamsT,
@@ -36,41 +43,17 @@ class GravesRMSprop(Descent):
         halflife: float = 14.0,
         eps: float = 1e-8,
         centered: bool = True,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        l1: float = 0.0,
-        foreach: bool = True,
+        **shared: Unpack[Shared],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "halflife": halflife,
-            "eps": eps,
-            "centered": centered,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "l1": l1,
-            "foreach": foreach,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, {"lr": lr, "halflife": halflife, "eps": eps, "centered": centered}, **shared)
 
-    def begin(self, parameter: Tensor, gradient: Tensor, state: State, group: Group) -> None:
-        state["square"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        if group["centered"]:
-            state["mean"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-
-    def uphill(
-        self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group
-    ) -> list[Tensor]:
+    def uphill(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> Tensors:
         gamma = ewma(group["halflife"])
-        squares = [state["square"] for state in states]
-        torch._foreach_mul_(squares, gamma)
-        torch._foreach_addcmul_(squares, gradients, gradients, value=1.0 - gamma)
+        squares = entries(states, "square", parameters)
+        average_squares(squares, gradients, gamma)
         if group["centered"]:
-            means = [state["mean"] for state in states]
-            torch._foreach_mul_(means, gamma)
-            torch._foreach_add_(means, gradients, alpha=1.0 - gamma)
+            means = entries(states, "mean", parameters)
+            accumulate(means, gradients, kept=gamma, gain=1.0 - gamma)
             roots = torch._foreach_addcmul(squares, means, means, value=-1.0)
             torch._foreach_clamp_min_(roots, 0.0)
             torch._foreach_add_(roots, group["eps"])
@@ -97,8 +80,6 @@ class InsideAdagrad(Descent):
     0.9
     """
 
-    first = "sum"
-
     def __init__(
         self,
         params: ParamsT,
@@ -106,31 +87,12 @@ class InsideAdagrad(Descent):
         *,
         eps: float = 1e-8,
         normalize: bool = False,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        l1: float = 0.0,
-        foreach: bool = True,
+        **shared: Unpack[Shared],
     ) -> None:
-        defaults: dict[str, Any] = {
-            "lr": lr,
-            "eps": eps,
-            "normalize": normalize,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "l1": l1,
-            "foreach": foreach,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, {"lr": lr, "eps": eps, "normalize": normalize}, **shared)
 
-    def begin(self, parameter: Tensor, gradient: Tensor, state: State, group: Group) -> None:
-        state["sum"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-
-    def uphill(
-        self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group
-    ) -> list[Tensor]:
-        sums = [state["sum"] for state in states]
+    def uphill(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> Tensors:
+        sums = entries(states, "sum", parameters)
         torch._foreach_addcmul_(sums, gradients, gradients)
         roots = torch._foreach_add(sums, group["eps"])
         torch._foreach_sqrt_(roots)
@@ -141,7 +103,7 @@ class InsideAdagrad(Descent):
         return directions
 
 
-def divide_by_means(tensors: list[Tensor], multipliers: list[Tensor]) -> None:
+def divide_by_means(tensors: Tensors, multipliers: Tensors) -> None:
     """Divide each tensor, in place, by the mean of its multipliers; the mean stays on the device."""
     for tensor, multiplier in zip(tensors, multipliers, strict=True):
         tensor.div_(multiplier.mean())

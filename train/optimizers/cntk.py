@@ -6,21 +6,61 @@ as is how a time constant in samples becomes a momentum. Formulas: Source/Math/M
 """
 
 import math
-from typing import Any
+from typing import TypedDict, Unpack
 
 import torch
-from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from minibatch.train.optimizers.adaptive import divide_by_means
-from minibatch.train.optimizers.descent import LIMITS, Descent, Group, State
+from minibatch.train.optimizers.descent import (
+    LIMITS,
+    Descent,
+    Group,
+    Shared,
+    States,
+    Tensors,
+    accumulate,
+    average_squares,
+    entries,
+)
 
 VARIANCE_TIME_CONSTANT = 720_000.0  # samples: CNTK's default, 2 hours of speech at 100 frames a second
 ONCE = (0.0, 1.0, True)
 
 
+class TimeConstants(TypedDict, total=False):
+    """The options that `CntkAdam` and `FSAdagrad` share: as `Shared`, but nesterov is nothing for them."""
+
+    momentum: float
+    variance_momentum: float | None
+    variance_time_constant: float
+    unit_gain: bool
+    weight_decay: float
+    l1: float
+    foreach: bool
+
+
 class _TimeConstants(Descent):
     """A Descent whose "momentum" and "variance_momentum" may come from time constants in samples."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        own: Group,
+        /,
+        *,
+        momentum: float = 0.0,
+        variance_momentum: float | None = None,
+        variance_time_constant: float = VARIANCE_TIME_CONSTANT,
+        unit_gain: bool = True,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        foreach: bool = True,
+    ) -> None:
+        own = {**own, "variance_momentum": variance_momentum, "unit_gain": unit_gain}
+        if variance_momentum is None:
+            own["variance_time_constant"] = variance_time_constant
+        super().__init__(params, own, momentum=momentum, weight_decay=weight_decay, l1=l1, foreach=foreach)
 
     def limits(self) -> dict[str, tuple[float, float, bool]]:
         return {
@@ -31,9 +71,7 @@ class _TimeConstants(Descent):
             "variance_time_constant": (0.0, math.inf, True),
         }
 
-    def move(
-        self, parameters: list[Tensor], directions: list[Tensor], states: list[State], group: Group, rate: float
-    ) -> None:
+    def move(self, parameters: Tensors, directions: Tensors, states: States, group: Group, rate: float) -> None:
         # Momentum is part of these formulas already: nothing goes on top.
         super().move(parameters, directions, states, {**group, "momentum": 0.0}, rate)
 
@@ -46,6 +84,13 @@ class _TimeConstants(Descent):
                 "variance_momentum="
             )
         return float(value)
+
+    def mean(self, parameters: Tensors, values: Tensors, states: States, group: Group) -> Tensors:
+        """m ← μ·m + u·x for the state "mean", and u = 1 - μ with `unit_gain`, else 1."""
+        momentum = group["momentum"]
+        means = entries(states, "mean", parameters)
+        accumulate(means, values, kept=momentum, gain=1.0 - momentum if group["unit_gain"] else 1.0)
+        return means
 
 
 class CntkAdam(_TimeConstants):
@@ -65,64 +110,34 @@ class CntkAdam(_TimeConstants):
     0.9
     """
 
-    first = "step"
-
     def __init__(
         self,
         params: ParamsT,
         lr: float,
         *,
-        momentum: float = 0.0,
-        variance_momentum: float | None = None,
-        variance_time_constant: float = VARIANCE_TIME_CONSTANT,
         eps: float = 1e-8,
-        unit_gain: bool = True,
         adamax: bool = False,
-        weight_decay: float = 0.0,
-        l1: float = 0.0,
-        foreach: bool = True,
+        **shared: Unpack[TimeConstants],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "variance_momentum": variance_momentum,
-            "eps": eps,
-            "unit_gain": unit_gain,
-            "adamax": adamax,
-            "weight_decay": weight_decay,
-            "l1": l1,
-            "foreach": foreach,
-        }
-        if variance_momentum is None:
-            defaults["variance_time_constant"] = variance_time_constant
-        super().__init__(params, defaults)
+        super().__init__(params, {"lr": lr, "eps": eps, "adamax": adamax}, **shared)
 
-    def begin(self, parameter: Tensor, gradient: Tensor, state: State, group: Group) -> None:
-        state["step"] = 0
-        state["mean"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        state["variance"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-
-    def uphill(
-        self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group
-    ) -> list[Tensor]:
+    def uphill(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> Tensors:
         momentum, beta = group["momentum"], self.variance_momentum(group)
-        variances = [state["variance"] for state in states]
-        torch._foreach_mul_(variances, beta)
+        variances = entries(states, "variance", parameters)
         if group["adamax"]:
+            torch._foreach_mul_(variances, beta)
             torch._foreach_maximum_(variances, list(torch._foreach_abs(gradients)))
             directions = list(torch._foreach_add(variances, group["eps"]))
         else:
-            torch._foreach_addcmul_(variances, gradients, gradients, value=1.0 - beta)
+            average_squares(variances, gradients, beta)
             directions = list(torch._foreach_sqrt(variances))
             torch._foreach_add_(directions, group["eps"])
         corrections = []
         for state in states:
-            state["step"] += 1
+            state["step"] = state.get("step", 0) + 1
             root = 1.0 if group["adamax"] else math.sqrt(1.0 - beta ** state["step"])
             corrections.append(root / (1.0 - momentum ** state["step"]))
-        means = [state["mean"] for state in states]
-        torch._foreach_mul_(means, momentum)
-        torch._foreach_add_(means, gradients, alpha=1.0 - momentum if group["unit_gain"] else 1.0)
+        means = self.mean(parameters, gradients, states, group)
         directions = list(torch._foreach_div(means, directions))
         torch._foreach_mul_(directions, corrections)
         return directions
@@ -145,55 +160,21 @@ class FSAdagrad(_TimeConstants):
     0.98
     """
 
-    first = "variance"
+    def __init__(self, params: ParamsT, lr: float, **shared: Unpack[TimeConstants]) -> None:
+        super().__init__(params, {"lr": lr, "samples": None}, **shared)
 
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float,
-        *,
-        momentum: float = 0.0,
-        variance_momentum: float | None = None,
-        variance_time_constant: float = VARIANCE_TIME_CONSTANT,
-        unit_gain: bool = True,
-        weight_decay: float = 0.0,
-        l1: float = 0.0,
-        foreach: bool = True,
-    ) -> None:
-        defaults: dict[str, Any] = {
-            "lr": lr,
-            "momentum": momentum,
-            "variance_momentum": variance_momentum,
-            "unit_gain": unit_gain,
-            "samples": None,
-            "weight_decay": weight_decay,
-            "l1": l1,
-            "foreach": foreach,
-        }
-        if variance_momentum is None:
-            defaults["variance_time_constant"] = variance_time_constant
-        super().__init__(params, defaults)
-
-    def begin(self, parameter: Tensor, gradient: Tensor, state: State, group: Group) -> None:
-        state["count"] = 0.0
-        state["variance"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        state["mean"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-
-    def uphill(
-        self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group
-    ) -> list[Tensor]:
-        momentum, beta = group["momentum"], self.variance_momentum(group)
+    def uphill(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> Tensors:
+        beta = self.variance_momentum(group)
         if group["samples"] is None:
             raise RuntimeError(
                 "FSAdagrad needs the number of samples of the step: a Trainer sets it; in a loop of your own call "
                 'minibatch.train.rates.set_rates before each step, or set the group entry "samples"'
             )
-        variances = [state["variance"] for state in states]
-        torch._foreach_mul_(variances, beta)
-        torch._foreach_addcmul_(variances, gradients, gradients, value=1.0 - beta)
+        variances = entries(states, "variance", parameters)
+        average_squares(variances, gradients, beta)
         scales = []
         for state in states:
-            state["count"] = beta * state["count"] + (1.0 - beta) * group["samples"]
+            state["count"] = beta * state.get("count", 0.0) + (1.0 - beta) * group["samples"]
             scales.append(math.sqrt(state["count"]))
         # 1/sqrt(0) is infinite, and the limit 10 holds: g is 0 there too, so the product is CNTK's unchanged g.
         weights = list(torch._foreach_sqrt(variances))
@@ -201,12 +182,7 @@ class FSAdagrad(_TimeConstants):
         torch._foreach_mul_(weights, scales)
         torch._foreach_clamp_max_(weights, 10.0)
         scaled = list(torch._foreach_mul(gradients, weights))
-        if momentum == 0.0:
-            return scaled
-        means = [state["mean"] for state in states]
-        torch._foreach_mul_(means, momentum)
-        torch._foreach_add_(means, scaled, alpha=1.0 - momentum if group["unit_gain"] else 1.0)
-        return means
+        return scaled if group["momentum"] == 0.0 else self.mean(parameters, scaled, states, group)
 
 
 class CntkRMSprop(Descent):
@@ -225,8 +201,6 @@ class CntkRMSprop(Descent):
     tensor([0.7000, 0.7000])
     """
 
-    first = "variance"
-
     def __init__(
         self,
         params: ParamsT,
@@ -238,46 +212,21 @@ class CntkRMSprop(Descent):
         max: float = 10.0,
         min: float = 0.1,
         normalize: bool = True,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        l1: float = 0.0,
-        foreach: bool = True,
+        **shared: Unpack[Shared],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "gamma": gamma,
-            "inc": inc,
-            "dec": dec,
-            "max": max,
-            "min": min,
-            "normalize": normalize,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "l1": l1,
-            "foreach": foreach,
-        }
-        super().__init__(params, defaults)
+        own = {"lr": lr, "gamma": gamma, "inc": inc, "dec": dec, "max": max, "min": min, "normalize": normalize}
+        super().__init__(params, own, **shared)
 
     def limits(self) -> dict[str, tuple[float, float, bool]]:
         above = dict.fromkeys(("inc", "dec", "max", "min"), (0.0, math.inf, True))
         return {**LIMITS, **above, "gamma": (0.0, 1.0, False)}
 
-    def begin(self, parameter: Tensor, gradient: Tensor, state: State, group: Group) -> None:
-        state["variance"] = gradient.square()
-        state["sign"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        state["size"] = torch.full_like(parameter, 0.02, memory_format=torch.preserve_format)
+    def uphill(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> Tensors:
+        variances = entries(states, "variance", gradients, torch.square)
+        average_squares(variances, gradients, group["gamma"])
 
-    def uphill(
-        self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group
-    ) -> list[Tensor]:
-        gamma = group["gamma"]
-        variances = [state["variance"] for state in states]
-        torch._foreach_mul_(variances, gamma)
-        torch._foreach_addcmul_(variances, gradients, gradients, value=1.0 - gamma)
-
-        signs, sizes = [state["sign"] for state in states], [state["size"] for state in states]
+        signs = entries(states, "sign", parameters)
+        sizes = entries(states, "size", parameters, lambda parameter: torch.full_like(parameter, 0.02))
         now = list(torch._foreach_sign(gradients))
         agree = list(torch._foreach_mul(signs, now))
         torch._foreach_clamp_min_(agree, 0.0)  # 1 where the sign is that of the last gradient, else 0

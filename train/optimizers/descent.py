@@ -7,7 +7,8 @@ plain numbers, so that a checkpoint can keep them by parameter name, and nothing
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from inspect import Parameter, Signature, signature
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor
@@ -15,7 +16,19 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 Group = dict[str, Any]
-State = dict[str, Any]
+States = list[dict[str, Any]]
+Tensors = list[Tensor]
+
+
+class Shared(TypedDict, total=False):
+    """The options of `Descent`, which a subclass's constructor takes as **shared and hands on."""
+
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    l1: float
+    foreach: bool
+
 
 # What the numbers of a group may be: least, most, and whether the most itself is excluded.
 LIMITS: Mapping[str, tuple[float, float, bool]] = {
@@ -42,19 +55,45 @@ class Descent(Optimizer):
 
     With nesterov, p ← p + momentum·v - lr·d for the new v. Without momentum, p ← p - lr·d. This is what downhill
     (theanets) puts on top of every algorithm; source: its `Optimizer._get_updates`, and Bengio et al. 2012,
-    arXiv:1212.0901, equation 7. A subclass has `uphill`.
+    arXiv:1212.0901, equation 7. A subclass has `uphill`, and gives its own options with its constructor.
 
     Group entries of all: lr, momentum, nesterov, weight_decay (added to the gradient as weight_decay·p), l1 (after the
     update every element moves towards 0 by lr·l1, and stays there: CNTK's soft threshold) and foreach.
     State: "velocity", as the parameter, from the first update with momentum on.
     """
 
-    #: An entry that the state of a parameter has as soon as it has been begun; None where there is nothing to begin.
-    first: str | None = None
+    __signature__: ClassVar[Signature]
 
-    def __init__(self, params: ParamsT, defaults: dict[str, Any]) -> None:
-        common = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "l1": 0.0, "foreach": True}
-        super().__init__(params, {**common, **defaults})
+    def __init__(
+        self,
+        params: ParamsT,
+        own: Group,
+        /,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        l1: float = 0.0,
+        foreach: bool = True,
+    ) -> None:
+        shared = {
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": weight_decay,
+            "l1": l1,
+            "foreach": foreach,
+        }
+        super().__init__(params, {**shared, **own})
+
+    def __init_subclass__(cls) -> None:
+        """Name in the signature of a class what its constructor hands on by **: `help` and `optimizer` read it."""
+        super().__init_subclass__()
+        _, *own = signature(cls.__init__).parameters.values()
+        if own and own[-1].kind is Parameter.VAR_KEYWORD:
+            known = {option.name for option in own}
+            shared = signature(cls.__mro__[1]).parameters.values()
+            own[-1:] = [o for o in shared if o.kind is Parameter.KEYWORD_ONLY and o.name not in known]
+        cls.__signature__ = Signature(own)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as torch does; its numbers are checked here."""
@@ -101,20 +140,18 @@ class Descent(Optimizer):
                     self._update([parameter], [gradient], [state], group)
         return loss
 
-    def begin(self, parameter: Tensor, gradient: Tensor, state: State, group: Group) -> None:
-        """Fill the empty `state` of a parameter before its first update; gradient: with decay."""
+    def uphill(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> Tensors:
+        """Where to go, uphill: one tensor per parameter. Must not change the gradients, and may return them.
 
-    def uphill(
-        self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group
-    ) -> list[Tensor]:
-        """Where to go, uphill: one tensor per parameter. Must not change the gradients, and may return them."""
+        gradients: with decay. states: each empty before the first update of its parameter; see `entries`.
+        """
         raise NotImplementedError
 
-    def _at_hand(self, group: Group) -> tuple[list[Tensor], list[Tensor], list[State]]:
+    def _at_hand(self, group: Group) -> tuple[Tensors, Tensors, States]:
         """Parameters with a gradient, these gradients, and the states."""
-        parameters: list[Tensor] = [p for p in group["params"] if p.grad is not None]
-        gradients: list[Tensor] = []
-        states: list[State] = []
+        parameters: Tensors = [p for p in group["params"] if p.grad is not None]
+        gradients: Tensors = []
+        states: States = []
         for parameter in parameters:
             gradient = parameter.grad
             assert gradient is not None
@@ -127,17 +164,11 @@ class Descent(Optimizer):
             states.append(self.state[parameter])
         return parameters, gradients, states
 
-    def _update(self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group) -> None:
+    def _update(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> None:
         gradients = with_decay(parameters, gradients, group)
-        if self.first is not None:
-            for parameter, gradient, state in zip(parameters, gradients, states, strict=True):
-                if self.first not in state:
-                    self.begin(parameter, gradient, state, group)
         self.move(parameters, self.uphill(parameters, gradients, states, group), states, group, group["lr"])
 
-    def move(
-        self, parameters: list[Tensor], directions: list[Tensor], states: list[State], group: Group, rate: float
-    ) -> None:
+    def move(self, parameters: Tensors, directions: Tensors, states: States, group: Group, rate: float) -> None:
         """Move the parameters by -rate·directions, with velocity on top, then towards 0 by lr·l1."""
         momentum = group["momentum"]
         moving = [index for index, state in enumerate(states) if "velocity" in state]
@@ -152,29 +183,47 @@ class Descent(Optimizer):
         if group["l1"]:
             soften(parameters, group["lr"] * group["l1"])
 
-    def _coast(
-        self, parameters: list[Tensor], directions: list[Tensor], states: list[State], group: Group, rate: float
-    ) -> None:
-        momentum = group["momentum"]
-        velocities = entries(states, "velocity", parameters)
-        torch._foreach_mul_(velocities, momentum)
-        torch._foreach_add_(velocities, directions, alpha=-rate)
-        if group["nesterov"]:
-            torch._foreach_add_(parameters, velocities, alpha=momentum)
-            torch._foreach_add_(parameters, directions, alpha=-rate)
-        else:
-            torch._foreach_add_(parameters, velocities)
+    def _coast(self, parameters: Tensors, directions: Tensors, states: States, group: Group, rate: float) -> None:
+        coast(parameters, directions, states, group, gain=-rate)
 
 
-def entries(states: list[State], name: str, like: list[Tensor]) -> list[Tensor]:
-    """The tensors `name` of the states, zeros shaped as `like` where there is none yet."""
-    for state, parameter in zip(states, like, strict=True):
+def coast(
+    parameters: Tensors, directions: Tensors, states: States, group: Group, *, gain: float, rate: float = 1.0
+) -> None:
+    """v ← momentum·v + gain·d, then p ← p + rate·v, or with nesterov p ← p + rate·(momentum·v + gain·d); d directions.
+
+    Together with where the learning rate is, in `gain` or in `rate`, this is every kind of velocity in the package.
+    """
+    velocities = entries(states, "velocity", parameters)
+    accumulate(velocities, directions, kept=group["momentum"], gain=gain)
+    if group["nesterov"]:
+        torch._foreach_add_(parameters, velocities, alpha=rate * group["momentum"])
+        torch._foreach_add_(parameters, directions, alpha=rate * gain)
+    else:
+        torch._foreach_add_(parameters, velocities, alpha=rate)
+
+
+def entries(states: States, name: str, like: Tensors, begin: Callable[[Tensor], Tensor] = torch.zeros_like) -> Tensors:
+    """The tensors `name` of the states, begin(like) where there is none yet: zeros, shaped and laid out as `like`."""
+    for state, model in zip(states, like, strict=True):
         if name not in state:
-            state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state[name] = begin(model)
     return [state[name] for state in states]
 
 
-def with_decay(parameters: list[Tensor], gradients: list[Tensor], group: Group) -> list[Tensor]:
+def accumulate(sums: Tensors, values: Tensors, *, kept: float, gain: float) -> None:
+    """s ← kept·s + gain·x, in place: a velocity; with gain = 1 - kept a moving average."""
+    torch._foreach_mul_(sums, kept)
+    torch._foreach_add_(sums, values, alpha=gain)
+
+
+def average_squares(averages: Tensors, values: Tensors, kept: float) -> None:
+    """s ← kept·s + (1 - kept)·x², in place."""
+    torch._foreach_mul_(averages, kept)
+    torch._foreach_addcmul_(averages, values, values, value=1.0 - kept)
+
+
+def with_decay(parameters: Tensors, gradients: Tensors, group: Group) -> Tensors:
     """The gradients with weight_decay·p added, as new tensors, or themselves without decay."""
     decay = group["weight_decay"]
     if not decay:
@@ -182,7 +231,7 @@ def with_decay(parameters: list[Tensor], gradients: list[Tensor], group: Group) 
     return list(torch._foreach_add(gradients, parameters, alpha=decay))
 
 
-def soften(parameters: list[Tensor], threshold: float) -> None:
+def soften(parameters: Tensors, threshold: float) -> None:
     """Move every element towards 0 by `threshold`, and to 0 if it is nearer: the proximal step of an L1 penalty.
 
     >>> values = torch.tensor([-3.0, 0.5, 2.0])

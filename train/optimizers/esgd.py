@@ -1,8 +1,7 @@
 """Equilibrated SGD: the gradient divided by the root mean square of Hessian-vector products."""
 
-import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from minibatch import rng
-from minibatch.train.optimizers.descent import LIMITS, Descent, Group, State, ewma
+from minibatch.train.optimizers.descent import Descent, Group, Shared, States, Tensors, entries, ewma
 
 Curvature = Literal["full", "block"]
 Average = Literal["mean", "ewma"]
@@ -57,11 +56,7 @@ class ESGD(Descent):
         halflife: float = 14.0,
         period: int = 20,
         eps: float = 1e-4,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        l1: float = 0.0,
-        foreach: bool = True,
+        **shared: Unpack[Shared],
     ) -> None:
         if curvature not in ("full", "block"):
             raise ValueError(f"ESGD: curvature={curvature!r}, expected 'full' or 'block'")
@@ -69,30 +64,15 @@ class ESGD(Descent):
             raise ValueError(f"ESGD: average={average!r}, expected 'mean' or 'ewma'")
         if isinstance(period, bool) or not isinstance(period, int) or period < 1:
             raise ValueError(f"ESGD: period={period!r}, expected a number of steps ≥ 1")
-        defaults: dict[str, Any] = {
-            "lr": lr,
-            "halflife": halflife,
-            "eps": eps,
-            "average": average,
-            "curvature": curvature,
-            "period": period,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "l1": l1,
-            "foreach": foreach,
-        }
         self.curvature: Curvature = curvature
         self.period = period
-        super().__init__(params, defaults)
+        numbers = {"lr": lr, "halflife": halflife, "eps": eps}
+        super().__init__(params, {**numbers, "average": average, "curvature": curvature, "period": period}, **shared)
 
     @property
     def block_diagonal(self) -> bool:
         """Whether each parameter tensor wants the product with its own block of the Hessian alone."""
         return self.curvature == "block"
-
-    def limits(self) -> dict[str, tuple[float, float, bool]]:
-        return {**LIMITS, "eps": (0.0, math.inf, True)}
 
     def curvature_due(self, step: int) -> bool:
         """Whether the step after `step` updates needs H r: every `period` steps, and where there is none yet."""
@@ -130,25 +110,21 @@ class ESGD(Descent):
                         f"ESGD.take_curvature: no product for a parameter of shape {tuple(parameter.shape)}; give one "
                         "for each of directions, or None where it is 0"
                     )
-                self._take(self.state[parameter], parameter, products[parameter], group)
+                self._take(parameter, products[parameter], group)
 
-    def _take(self, state: State, parameter: Tensor, product: Tensor | None, group: Group) -> None:
-        if "curvature" not in state:
-            state["curvature"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            state["estimates"] = 0
-        state["estimates"] += 1
-        if group["average"] == "mean":
-            if product is not None:
-                state["curvature"].addcmul_(product, product)
-            return
-        gamma = ewma(group["halflife"])
-        state["curvature"].mul_(gamma)
+    def _take(self, parameter: Tensor, product: Tensor | None, group: Group) -> None:
+        state = self.state[parameter]
+        (curvature,) = entries([state], "curvature", [parameter])
+        state["estimates"] = state.get("estimates", 0) + 1
+        gain = 1.0
+        if group["average"] == "ewma":
+            gamma = ewma(group["halflife"])
+            curvature.mul_(gamma)
+            gain = 1.0 - gamma
         if product is not None:
-            state["curvature"].addcmul_(product, product, value=1.0 - gamma)
+            curvature.addcmul_(product, product, value=gain)
 
-    def uphill(
-        self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group
-    ) -> list[Tensor]:
+    def uphill(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> Tensors:
         if any("curvature" not in state for state in states):
             raise RuntimeError(
                 "ESGD has no curvature yet: before the first step give take_curvature the products of the Hessian with "

@@ -1,12 +1,10 @@
 """Gradient descent with velocity, in the two conventions that agree only while the learning rate stays."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
-import torch
-from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from minibatch.train.optimizers.descent import Descent, Group, State, entries
+from minibatch.train.optimizers.descent import Descent, Group, Shared, States, Tensors, coast
 
 Velocity = Literal["inside", "outside"]
 
@@ -24,6 +22,7 @@ class Momentum(Descent):
     (weight_decay = wc), downhill's SGD and NAG of 2015, and with unit_gain CNTK's MomentumSGDLearner for dense
     gradients; "outside" with unit_gain is what CNTK does for sparse ones.
 
+    >>> import torch
     >>> weight = torch.nn.Parameter(torch.ones(1))
     >>> optimizer = Momentum([weight], lr=0.5, momentum=0.5, unit_gain=True)
     >>> for step in range(3):
@@ -38,25 +37,11 @@ class Momentum(Descent):
         params: ParamsT,
         lr: float = 1e-3,
         *,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
         velocity: Velocity = "inside",
         unit_gain: bool = False,
-        l1: float = 0.0,
-        foreach: bool = True,
+        **shared: Unpack[Shared],
     ) -> None:
-        defaults = {
-            "lr": lr,
-            "momentum": momentum,
-            "nesterov": nesterov,
-            "weight_decay": weight_decay,
-            "velocity": velocity,
-            "unit_gain": unit_gain,
-            "l1": l1,
-            "foreach": foreach,
-        }
-        super().__init__(params, defaults)
+        super().__init__(params, {"lr": lr, "velocity": velocity, "unit_gain": unit_gain}, **shared)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)
@@ -64,34 +49,12 @@ class Momentum(Descent):
         if velocity not in ("inside", "outside"):
             raise ValueError(f"Momentum: velocity={velocity!r}, expected 'inside' or 'outside'")
 
-    def uphill(
-        self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group
-    ) -> list[Tensor]:
+    def uphill(self, parameters: Tensors, gradients: Tensors, states: States, group: Group) -> Tensors:
         return gradients
 
-    def _update(self, parameters: list[Tensor], gradients: list[Tensor], states: list[State], group: Group) -> None:
-        if group["unit_gain"]:
-            group = {**group, "gain": 1.0 - group["momentum"]}
-        super()._update(parameters, gradients, states, group)
-
-    def move(
-        self, parameters: list[Tensor], directions: list[Tensor], states: list[State], group: Group, rate: float
-    ) -> None:
-        gain = group.get("gain", 1.0)
-        super().move(parameters, directions, states, group, rate * gain if group["velocity"] == "inside" else rate)
-
-    def _coast(
-        self, parameters: list[Tensor], directions: list[Tensor], states: list[State], group: Group, rate: float
-    ) -> None:
+    def _coast(self, parameters: Tensors, directions: Tensors, states: States, group: Group, rate: float) -> None:
+        gain = 1.0 - group["momentum"] if group["unit_gain"] else 1.0
         if group["velocity"] == "inside":
-            super()._coast(parameters, directions, states, group, rate)
-            return
-        momentum, gain = group["momentum"], group.get("gain", 1.0)
-        velocities = entries(states, "velocity", parameters)
-        torch._foreach_mul_(velocities, momentum)
-        torch._foreach_add_(velocities, directions, alpha=gain)
-        if group["nesterov"]:
-            torch._foreach_add_(parameters, velocities, alpha=-rate * momentum)
-            torch._foreach_add_(parameters, directions, alpha=-rate * gain)
+            coast(parameters, directions, states, group, gain=-rate * gain)
         else:
-            torch._foreach_add_(parameters, velocities, alpha=-rate)
+            coast(parameters, directions, states, group, gain=gain, rate=-rate)

@@ -7,7 +7,7 @@ import torch
 from torch.optim import Adadelta, Adam, Optimizer, Rprop
 from torch.optim.optimizer import ParamsT
 
-from minibatch.train.optimizers.descent import entries
+from minibatch.train.optimizers.descent import coast
 
 
 class _OnTop(Optimizer):
@@ -40,17 +40,12 @@ class _OnTop(Optimizer):
         before = [[p.clone(memory_format=torch.preserve_format) for p in parameters] for _, parameters in moving]
         super().step()
         for (group, parameters), old in zip(moving, before, strict=True):
-            momentum, states = group["momentum"], [self.state[p] for p in parameters]
-            if not parameters or (momentum == 0.0 and not any("velocity" in state for state in states)):
+            states = [self.state[p] for p in parameters]
+            if not parameters or (group["momentum"] == 0.0 and not any("velocity" in state for state in states)):
                 continue
             changes = list(torch._foreach_sub(parameters, old))
-            velocities = entries(states, "velocity", parameters)
-            torch._foreach_mul_(velocities, momentum)
-            torch._foreach_add_(velocities, changes)
             torch._foreach_copy_(parameters, old)
-            torch._foreach_add_(parameters, velocities, alpha=momentum if group["nesterov"] else 1.0)
-            if group["nesterov"]:
-                torch._foreach_add_(parameters, changes)
+            coast(parameters, changes, states, group, gain=1.0)
         return loss
 
 

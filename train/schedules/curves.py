@@ -53,8 +53,32 @@ class Steps:
         return self.rates[bisect_right(self.borders, t)]
 
 
+class _Curve:
+    """What goes from `rate` towards `last` in `samples`; with `within`, it is `last` from t = samples on."""
+
+    rate: float
+    samples: int
+    last: float
+
+    def __post_init__(self) -> None:
+        name = type(self).__name__
+        settle(
+            self,
+            rate=checked_number(self.rate, f"{name}: rate"),
+            samples=checked_samples(self.samples, f"{name}: samples", least=1),
+            last=checked_number(self.last, f"{name}: last"),
+        )
+
+    def __call__(self, t: int) -> float:
+        return self.last if t >= self.samples else self.within(t)
+
+    def within(self, t: int) -> float:
+        """The value at t < samples."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Linear:
+class Linear(_Curve):
     """rate · (1 - p) + last · p with p = t / samples, from `rate` at t = 0 to `last` at t = samples.
 
     cuda-convnet2's `linear[base;tgtFactor]` is this with last = base / tgtFactor.
@@ -68,18 +92,13 @@ class Linear:
     samples: int
     last: float = 0.0
 
-    def __post_init__(self) -> None:
-        _settle_curve(self)
-
-    def __call__(self, t: int) -> float:
-        if t >= self.samples:
-            return self.last
+    def within(self, t: int) -> float:
         p = t / self.samples
         return self.rate * (1.0 - p) + self.last * p
 
 
 @dataclass(frozen=True)
-class Polynomial:
+class Polynomial(_Curve):
     """last + (rate - last) · (1 - t / samples)^power, from `rate` at t = 0 to `last` at t = samples; power > 0.
 
     Source: Chen et al. 2017, arXiv:1606.00915, section 4.1.2 ("poly", power 0.9).
@@ -94,17 +113,15 @@ class Polynomial:
     last: float = 0.0
 
     def __post_init__(self) -> None:
-        _settle_curve(self)
+        super().__post_init__()
         settle(self, power=checked_number(self.power, "Polynomial: power", above=0))
 
-    def __call__(self, t: int) -> float:
-        if t >= self.samples:
-            return self.last
+    def within(self, t: int) -> float:
         return self.last + (self.rate - self.last) * float((1.0 - t / self.samples) ** self.power)
 
 
 @dataclass(frozen=True)
-class Cosine:
+class Cosine(_Curve):
     """Half a cosine from `rate` at t = 0 to `last` at t = samples, then constant.
 
     Source: Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts.
@@ -118,17 +135,12 @@ class Cosine:
     samples: int
     last: float = 0.0
 
-    def __post_init__(self) -> None:
-        _settle_curve(self)
-
-    def __call__(self, t: int) -> float:
-        if t >= self.samples:
-            return self.last
+    def within(self, t: int) -> float:
         return self.last + (self.rate - self.last) * 0.5 * (1.0 + math.cos(math.pi * t / self.samples))
 
 
 @dataclass(frozen=True)
-class CosineRestarts:
+class CosineRestarts(_Curve):
     """Half a cosine from `rate` towards `last`, begun again after `samples`, then after `factor` times more, and so on.
 
     factor: an integer ≥ 1, how many times longer each period is than the one before. shrink: what `rate` is multiplied
@@ -146,7 +158,7 @@ class CosineRestarts:
     shrink: float = 1.0
 
     def __post_init__(self) -> None:
-        _settle_curve(self)
+        super().__post_init__()
         factor = checked_number(self.factor, "CosineRestarts: factor", least=1)
         if factor != int(factor):
             raise ValueError(f"CosineRestarts: factor={factor!r} is not an integer, so restarts would not be exact")
@@ -234,7 +246,7 @@ class DiscreteExponential:
 
 
 @dataclass(frozen=True)
-class OneCycle:
+class OneCycle(_Curve):
     """From `first` to `rate` within the first `rise` samples, then to `last` at `samples`, each along `shape`.
 
     shape: "cosine" (half a cosine each way) or "linear". For a momentum that goes the other way, give a `rate` below
@@ -254,7 +266,7 @@ class OneCycle:
     shape: Shape = "cosine"
 
     def __post_init__(self) -> None:
-        _settle_curve(self)
+        super().__post_init__()
         settle(
             self, rise=checked_samples(self.rise, "OneCycle: rise"), first=checked_number(self.first, "OneCycle: first")
         )
@@ -263,9 +275,7 @@ class OneCycle:
         if self.shape not in ("cosine", "linear"):
             raise ValueError(f"OneCycle: shape={self.shape!r}: expected 'cosine' or 'linear'")
 
-    def __call__(self, t: int) -> float:
-        if t >= self.samples:
-            return self.last
+    def within(self, t: int) -> float:
         if t < self.rise:
             begin, end, p = self.first, self.rate, t / self.rise
         else:
@@ -284,14 +294,3 @@ def checked_borders(owner: str, what: str, count: int, borders: Sequence[int]) -
             f"{what.removesuffix('s')} more than borders"
         )
     return checked
-
-
-def _settle_curve(curve: "Linear | Polynomial | Cosine | CosineRestarts | OneCycle") -> None:
-    """Check what all curves from `rate` to `last` within `samples` have."""
-    name = type(curve).__name__
-    settle(
-        curve,
-        rate=checked_number(curve.rate, f"{name}: rate"),
-        samples=checked_samples(curve.samples, f"{name}: samples", least=1),
-        last=checked_number(curve.last, f"{name}: last"),
-    )

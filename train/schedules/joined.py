@@ -39,9 +39,9 @@ class Warmup:
 
     def __post_init__(self) -> None:
         (then,) = checked_parts("Warmup", (self.then,))
-        settle(self, then=then)
         settle(
             self,
+            then=then,
             samples=checked_samples(self.samples, "Warmup: samples"),
             start=checked_number(self.start, "Warmup: start"),
         )
@@ -58,7 +58,21 @@ class Warmup:
 
 
 @dataclass(frozen=True)
-class Then:
+class _OfParts:
+    """A schedule made of several, which watches what one of them watches."""
+
+    parts: Sequence[float | Schedule]
+
+    def __post_init__(self) -> None:
+        settle(self, parts=checked_parts(type(self).__name__, self.parts))
+
+    @property
+    def watches(self) -> str:
+        return watched_by_any(type(self).__name__, self.parts)
+
+
+@dataclass(frozen=True)
+class Then(_OfParts):
     """`parts[i]` from `borders[i - 1]` up to `borders[i]`: one part more than borders, borders ascending, in samples.
 
     restart: whether a part sees the time since its own beginning (as if it were alone), or nominal time itself. A part
@@ -70,17 +84,12 @@ class Then:
     (0.1, 0.1, 0.05, 0.0)
     """
 
-    parts: Sequence[float | Schedule]
     borders: Sequence[int]
     restart: bool = True
 
     def __post_init__(self) -> None:
-        parts = checked_parts("Then", self.parts)
-        settle(self, parts=parts, borders=checked_borders("Then", "parts", len(parts), self.borders))
-
-    @property
-    def watches(self) -> str:
-        return watched_by_any("Then", self.parts)
+        super().__post_init__()
+        settle(self, borders=checked_borders("Then", "parts", len(self.parts), self.borders))
 
     def __call__(self, t: int, values: Values = ()) -> float:
         place = bisect_right(self.borders, t)
@@ -105,8 +114,7 @@ class Scaled:
 
     def __post_init__(self) -> None:
         (schedule,) = checked_parts("Scaled", (self.schedule,))
-        settle(self, schedule=schedule)
-        settle(self, factor=checked_number(self.factor, "Scaled: factor"))
+        settle(self, schedule=schedule, factor=checked_number(self.factor, "Scaled: factor"))
 
     @property
     def watches(self) -> str:
@@ -117,42 +125,24 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Product:
+class Product(_OfParts):
     """The product of `parts`, all at the same nominal time: Product((Cosine(…), Plateau(1.0, …))).
 
     >>> Product((0.5, lambda t: t / 100))(40)
     0.2
     """
 
-    parts: Sequence[float | Schedule]
-
-    def __post_init__(self) -> None:
-        settle(self, parts=checked_parts("Product", self.parts))
-
-    @property
-    def watches(self) -> str:
-        return watched_by_any("Product", self.parts)
-
     def __call__(self, t: int, values: Values = ()) -> float:
         return math.prod(value_at(part, t, values) for part in self.parts)
 
 
 @dataclass(frozen=True)
-class Sum:
+class Sum(_OfParts):
     """The sum of `parts`, all at the same nominal time.
 
     >>> Sum((0.5, lambda t: t / 100))(40)
     0.9
     """
-
-    parts: Sequence[float | Schedule]
-
-    def __post_init__(self) -> None:
-        settle(self, parts=checked_parts("Sum", self.parts))
-
-    @property
-    def watches(self) -> str:
-        return watched_by_any("Sum", self.parts)
 
     def __call__(self, t: int, values: Values = ()) -> float:
         return math.fsum(value_at(part, t, values) for part in self.parts)
@@ -173,8 +163,7 @@ class Held:
 
     def __post_init__(self) -> None:
         (schedule,) = checked_parts("Held", (self.schedule,))
-        settle(self, schedule=schedule)
-        settle(self, every=checked_samples(self.every, "Held: every", least=1))
+        settle(self, schedule=schedule, every=checked_samples(self.every, "Held: every", least=1))
 
     @property
     def watches(self) -> str:
