@@ -97,7 +97,7 @@ class Averaging:
         self._applied = False
 
     @torch.no_grad()
-    def update(self, t0: int, t1: int) -> None:
+    def update(self, t0: int, t1: int, ended: Tensor | None = None) -> None:
         """Take in the weights after the step that covered the nominal time [t0, t1)."""
         if t1 <= t0 or t0 < self.ema.start:
             return
@@ -111,7 +111,11 @@ class Averaging:
         averages, sources = self._lists
         if self._casts:
             sources = [source.to(average.dtype) for source, average in zip(sources, averages, strict=True)]
-        torch._foreach_lerp_(averages, sources, weight)
+        if ended is None:
+            torch._foreach_lerp_(averages, sources, weight)
+            return
+        for average, source in zip(averages, sources, strict=True):  # of a run that has ended nothing moves
+            average.copy_(torch.where(ended, average, average.lerp(source, weight)))
 
     def tensors(self) -> dict[str, Tensor]:
         """The averages by parameter name (and buffer name), for checkpoints; {} before the average has begun."""

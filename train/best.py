@@ -100,7 +100,8 @@ class BestWeights:
         self.watch = watch
         self._kept: tuple[int, dict[str, Any]] | None = None
         if trainer.has_folder:
-            trainer.keep_checkpoints(lambda times: watch.needed(trainer.history, times))
+            history = trainer.history  # not the trainer, which would live as long as its folder
+            trainer.keep_checkpoints(lambda times: watch.needed(history, times))
 
     def look(self, validation: Validation) -> bool:
         """Take a new validation into account: whether it is the best, and a checkpoint has to be written now."""

@@ -53,7 +53,7 @@ def outputs_of(gradient: "Gradient", part: "Part") -> tuple[Any, list[Tensor]]:
     buffers = Buffers(gradient.model)  # a pass that is computed again later must not count twice
     pieces: list[list[Tensor]] = []
     outputs = None
-    for start, stop in part.cuts:
+    for start, stop in sorted(part.cuts):
         batch = part.batch.part(start, stop)
         with gradient.contexts(part, batch, start, stop):
             outputs = part.forward(gradient.model, batch)

@@ -5,23 +5,27 @@ Such an optimizer has `curvature_due(step)`, `directions(key)` (a tensor r for e
 regularizers; where the optimizer's `block_diagonal` is true, only that of each parameter tensor with itself.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from minibatch.train.guard import Buffers
+
 if TYPE_CHECKING:
     from minibatch.train.gradient import Gradient, Part
 
 
-def products_for(optimizer: Any, gradient: "Gradient", parts: Sequence["Part"], key: int) -> None:
+def products_for(optimizer: Any, gradient: "Gradient", parts: Sequence["Part"], key: int) -> bool:
     """Hand `optimizer` the products of curvature and its directions for the step; gradients stay as they are."""
     directions: Mapping[Tensor, Tensor] = optimizer.directions(key)
     parameters = list(directions)
     everyone = list(gradient.model.parameters())
     gradients = [parameter.grad for parameter in everyone]
     kept = [[(share.numerator, list(share.leaves)) for share in part.shares] for part in parts]
+    buffers = Buffers(gradient.model)  # these passes are no second update of running statistics
     for parameter in everyone:
         parameter.grad = None
     try:
@@ -42,6 +46,7 @@ def products_for(optimizer: Any, gradient: "Gradient", parts: Sequence["Part"], 
             for parameter in parameters
         }
     finally:
+        buffers.put_back()
         for parameter, grad in zip(everyone, gradients, strict=True):
             parameter.grad = grad
         for part, numbers in zip(parts, kept, strict=True):
@@ -49,7 +54,10 @@ def products_for(optimizer: Any, gradient: "Gradient", parts: Sequence["Part"], 
                 share.numerator, share.leaves = numerator, leaves
     if gradient.exact is None and gradient.precision.scaled:
         torch._foreach_mul_(list(products.values()), 1.0 / gradient.precision.scale)
+    if not all(math.isfinite(n.item()) for n in torch._foreach_norm(list(products.values()))):
+        return False
     optimizer.take_curvature(products)
+    return True
 
 
 def add_products(

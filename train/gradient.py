@@ -81,11 +81,11 @@ class Gradient:
         else:
             with self.statistics.of_a_step():
                 complete = self._all_passes(parts, on_host)
-        if not complete:
-            return False
         for part in parts:
             for share in part.shares:
                 share.add_up(sum_of)
+        if not complete:
+            return False
         if self.exact is not None:
             self.exact.finish()
         elif self.precision.scaled:
@@ -208,6 +208,8 @@ class Gradient:
             return share.seed(values, start, stop, scale)
         key = (scale * share.coefficient / share.denominator, values.shape, values.dtype)
         seed = self._seeds.get(key)
+        if seed is None and values.numel() > 2**16:
+            return share.seed(values.detach(), start, stop, scale)
         if seed is None:
             if len(self._seeds) >= 64:
                 self._seeds.clear()

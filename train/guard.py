@@ -39,21 +39,31 @@ def watch_for(device: torch.device, optimizers: Sequence[Optimizer], buffers: "B
 class Found:
     """The flag of a run watched on the device: 1 from the first bad step on ("stop"), or in bad steps only ("skip")."""
 
-    def __init__(self, policy: Policy, optimizers: Sequence[Optimizer], device: torch.device) -> None:
+    def __init__(
+        self, policy: Policy, optimizers: Sequence[Optimizer], device: torch.device, *, spikes_end: bool = False
+    ) -> None:
         self.policy = policy
+        self.spikes_end = spikes_end
+        self.ended = torch.zeros((), dtype=torch.bool, device=device)
         self.optimizers = optimizers
         self.flag = torch.zeros((), dtype=torch.float32, device=device)
 
-    def set(self, finite: Tensor) -> None:
+    def set(self, finite: Tensor, spike: Tensor | None = None) -> None:
         """Tell the optimizers whether to skip the coming update; finite: a bool tensor ()."""
-        bad = (~finite).to(torch.float32)
-        self.flag = torch.maximum(self.flag, bad) if self.policy == "stop" else bad
+        bad = ~finite
+        if self.policy == "stop":
+            self.ended = self.ended | bad
+        if spike is not None:
+            bad = bad | spike
+            if self.spikes_end:
+                self.ended = self.ended | spike
+        self.flag = (self.ended | bad).to(torch.float32)
         for optimizer in self.optimizers:
             optimizer.grad_scale = None  # type: ignore[attr-defined]
             optimizer.found_inf = self.flag  # type: ignore[attr-defined]
 
     def clear(self) -> None:
-        self.flag = torch.zeros_like(self.flag)
+        self.flag, self.ended = torch.zeros_like(self.flag), torch.zeros_like(self.ended)
 
 
 class Buffers:

@@ -81,6 +81,8 @@ def content_of(trainer: "Trainer") -> checkpoint.Content:
 def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, override: Sequence[str]) -> Restored:
     """Take over a checkpoint; everything is checked before anything is changed."""
     skipped: tuple[checkpoint.Skipped, ...] = ()
+    if folder is not None:
+        folder.wait()  # else a checkpoint of the branch left now could appear after it was set aside
     if path is None:
         if folder is None:
             raise ValueError(

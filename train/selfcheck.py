@@ -114,7 +114,7 @@ def one_pass(trainer: "Trainer", size: int, order: Callable[[Cuts], Cuts]) -> Pa
     grads = [parameter.grad for parameter in trainer.model.parameters()]
     try:
         taken = trainer.streams.take(size)
-        parts = trainer.streams.parts(taken, size, None)
+        parts = trainer.streams.parts(taken, size, trainer.steps._seeding(taken.start) if trainer.steps.seed_foreign else None)
         for part in parts:
             part.cuts = order(part.cuts)
         for parameter in trainer.model.parameters():

@@ -66,7 +66,7 @@ class Detector:
         self._values = torch.zeros(policy.window, dtype=torch.float64, device=device)
         self._count = 0
 
-    def judge(self, value: Tensor) -> Tensor:
+    def judge(self, value: Tensor, ended: Tensor | None = None) -> Tensor:
         """Whether `value`, a tensor (), is a spike: bool (); if not, it is remembered. NaN is none: others find it."""
         value = value.to(self._values)
         known = min(self._count, self.policy.window)
@@ -81,8 +81,13 @@ class Detector:
         limit = median + self.policy.factor * torch.maximum(deviation, self.policy.least * median.abs())
         spike = value > limit if self._count > self.policy.warmup else torch.zeros_like(value, dtype=torch.bool)
         # A spike must not raise the limit for the next one.
-        self._values[place] = torch.where(spike | ~torch.isfinite(value), median, value)
+        new = torch.where(spike | ~torch.isfinite(value), median, value)
+        self._values[place] = new if ended is None else torch.where(ended, self._values[place], new)
         return spike
+
+    def forget(self, steps: int) -> None:
+        """The last steps were none: the run had ended before them."""
+        self._count -= steps
 
     def state(self) -> dict[str, int | list[float]]:
         """What a checkpoint holds of it."""

@@ -102,7 +102,7 @@ class Steps:
             Regularization(regularizers, parameters),
             clips,
             watch_for(device, optimizers, self.buffers, self.precision),
-            Found(stopping(on_nonfinite, spikes), optimizers, device),
+            Found(on_nonfinite, optimizers, device, spikes_end=spikes is not None and spikes.action != "skip"),
             self.precision,
             self.averaging,
             self.detector,
@@ -119,6 +119,7 @@ class Steps:
         nominal_size: the minibatch size that was asked for. values: of the validations so far, for schedules.
         Whatever is raised, buffers are as they were before.
         """
+        self._curve = None
         if self.buffers.kept:
             self.buffers.keep()
         try:
@@ -130,18 +131,19 @@ class Steps:
             if not any(share.total for share in shares):
                 return shares, True
             if self._first:
-                self._first = False
                 states = foreign.generator_states(self.device)
                 finite = self.gradient.add(parts, on_host=self.on_host)
                 if not self.seed_foreign:
                     foreign.check_generators(states, foreign.generator_states(self.device))
+                self._first = False
             else:
                 finite = self.gradient.add(parts, on_host=self.on_host)
             if finite:
                 if self._unreached:
                     self._check_reached(shares)
                 if self.update.curved:
-                    self.update.curve(self.gradient, parts, result, rng.key(self.seed, "curvature", taken.start))
+                    key = rng.key(self.seed, "curvature", taken.start)
+                    self._curve = lambda: self.update.curve(self.gradient, parts, result, key)
             return shares, finite
         except BaseException:
             self.buffers.put_back()
@@ -151,7 +153,10 @@ class Steps:
         """Update the weights, if the step has samples and nothing is wrong with it; completes `result`."""
         result.take(shares)
         if any(share.total for share in shares):  # without a sample of any term not even regularizers teach anything
-            self.update.apply(result, finite)
+            curve, self._curve = self._curve, None  # lets go of the minibatch
+            self.update.apply(result, finite, curve)
+        elif self.averaging is not None:
+            self.averaging.update(*result.interval)
 
     def _check_reached(self, shares: Sequence[Share]) -> None:
         """A parameter without a gradient after every term has been there once is reached by none."""

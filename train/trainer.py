@@ -205,7 +205,7 @@ class Trainer:
         if folder is not None:
             self._folder = RunFolder(folder, ledger=ledger, keep_last=keep_last, announce=announce)
             # Lines that wait for the next log point are written even if nobody calls close().
-            weakref.finalize(self, self._folder.close)
+            weakref.finalize(self, RunFolder.close, self._folder)
 
     @property
     def values(self) -> Values:
@@ -323,10 +323,12 @@ class Trainer:
         """A log point: fetch the values of the last steps, write their lines, and see whether the run can go on."""
         recent, self._unwatched = self._unwatched, []
         fetch_all(recent)
-        for result in recent:
+        for number, result in enumerate(recent, 1):
             if self._folder is not None:
                 self._folder.add(result)
             if recovery.ends(self, result):
+                if self.detector is not None:
+                    self.detector.forget(len(recent) - number)
                 # Later steps have updated nothing: the run stands where this one left it.
                 self.steps.update.found.clear()
                 self._move_to(result.interval[1])
@@ -359,7 +361,7 @@ class Trainer:
         if self._folder is not None and not self._folder.begun:
             self._folder.begin(self.step, self.nominal_time)
         self.refuse_half_a_step()
-        nominal_size = self.next_size
+        nominal_size, time = self.next_size, self.nominal_time
         self._between_steps = False
         try:
             taken = self.streams.take(size) if given is None else self.streams.given(given, self.nominal_time)
@@ -385,7 +387,14 @@ class Trainer:
             self._time = t1
         elif taken.from_elsewhere:
             self.source.seek(t1)
-        self.steps.apply(result, shares, finite)
+        try:
+            self.steps.apply(result, shares, finite)
+        except BaseException:
+            if not self.steps.update.touched:  # a regularizer, a clip, a check: no weight has changed
+                self.steps.buffers.put_back()
+                self._move_to(t0)
+                self._between_steps = True
+            raise
         self._write_down(result, shares)
         return result
 
@@ -406,6 +415,8 @@ class Trainer:
                 return
             if self.steps.on_host:
                 self._note(result)
+            else:
+                self.look()  # what was left out is counted at once
         if result.step % self.log_every == 0:
             self.look()
 
@@ -424,6 +435,7 @@ class Trainer:
         self.step, self._time = step, nominal_time
         self._values = (-1, {})  # another history may have as many validations
         self._unwatched.clear()
+        self.steps.update.found.clear()
         self._between_steps = True
 
     def refuse_half_a_step(self) -> None:

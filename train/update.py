@@ -1,14 +1,14 @@
 """From a gradient to new weights: regularize, measure, check, clip, set the rates, let the optimizers step."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from minibatch.train.averaging import Averaging
-from minibatch.train.clipping import Clip, ClipNorm
+from minibatch.train.clipping import Clip, ClipNorm, norms
 from minibatch.train.curvature import products_for
 from minibatch.train.errors import TrainingError
 from minibatch.train.gradient import Gradient, Part
@@ -51,10 +51,13 @@ class Update:
         self.precision = precision
         self.averaging = averaging
         self.spikes = spikes
+        self.touched = False  # whether the last `apply` got as far as changing weights
         self.curved = [optimizer for optimizer in optimizers if hasattr(optimizer, "curvature_due")]
 
-    def apply(self, result: StepResult, finite: bool) -> None:
+    def apply(self, result: StepResult, finite: bool, curve: Callable[[], bool] | None = None) -> None:
         """Update the weights unless loss or gradient is not finite; completes `result`. finite: of the losses."""
+        self.touched = False
+        ended = self.found.ended if self.watch == "device" else None  # before this step
         if finite and self.regularization:
             result.regularization = self.regularization.add_gradients(result.interval[0])
             result.regularizers = self.regularization.values
@@ -66,12 +69,16 @@ class Update:
         if self.watch == "host":
             finite = finite and self._measure(result, gradients)
             result.set_finite(finite)
-            if finite and self.spikes is not None:
-                spike = bool(self.spikes.judge(self._judged(result)))
+            if self.spikes is not None:  # every step counts, as on a device, which does not know yet
+                spike = bool(self.spikes.judge(self._judged(result, finite))) and finite
                 result.set_spike(spike)
-                finite = not spike
+                finite = finite and not spike
         else:
             finite = self._measure_on_device(result, gradients)
+        if finite and curve is not None and not curve():
+            finite = False
+            result.set_finite(False)
+        self.touched = True
         if finite:
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -81,16 +88,18 @@ class Update:
                 self.regularization.after_update(result.interval[0], self.optimizers, flag)
             self.precision.went_well()
             result.updated = True
-        elif self.precision.scaled and result.losses_are_finite():
+        elif self.precision.scaled and not result.finite and result.losses_are_finite():
             result.overflow = self.precision.overflowed()
         if self.averaging is not None:  # time passes over steps without an update, too
-            self.averaging.update(*result.interval)
+            self.averaging.update(*result.interval, ended)
 
-    def curve(self, gradient: Gradient, parts: Sequence[Part], result: StepResult, key: int) -> None:
-        """Give optimizers that ask for it the curvature of the step's objective, before their step."""
-        for optimizer in self.curved:
-            if optimizer.curvature_due(result.step - 1):
-                products_for(optimizer, gradient, parts, key)
+    def curve(self, gradient: Gradient, parts: Sequence[Part], result: StepResult, key: int) -> bool:
+        """Give optimizers that ask for it the curvature of the step's objective; False if it is not finite."""
+        return all(
+            products_for(optimizer, gradient, parts, key)
+            for optimizer in self.curved
+            if optimizer.curvature_due(result.step - 1)
+        )
 
     def set_rates(self, t0: int, t1: int, values: Values) -> tuple[float, ...]:
         """Set the optimizers' numbers for the step [t0, t1) of nominal time; the rates, one per optimizer."""
@@ -103,15 +112,17 @@ class Update:
 
     def _measure(self, result: StepResult, gradients: list[Tensor]) -> bool:
         # A handful of floats: math.hypot beats the launches of a stack and a norm, and cannot overflow.
-        norm = math.hypot(*[n.item() for n in torch._foreach_norm(gradients)]) if gradients else 0.0
+        norm = math.hypot(*[n.item() for n in norms(gradients)]) if gradients else 0.0
         result.set_grad_norm(norm)
         if norm - norm != 0.0:  # NaN or infinite
             return False
         self._clip(result, gradients, norm)
         return True
 
-    def _judged(self, result: StepResult) -> Tensor:
+    def _judged(self, result: StepResult, finite: bool = True) -> Tensor:
         assert self.spikes is not None
+        if not finite:
+            return torch.tensor(math.nan, dtype=torch.float64)
         value = result.total if self.spikes.policy.of == "loss" else result.norm
         return torch.as_tensor(value, dtype=torch.float64)
 
@@ -125,23 +136,23 @@ class Update:
 
     def _measure_on_device(self, result: StepResult, gradients: list[Tensor]) -> bool:
         """Whether to call the optimizers: what they then do is decided on the device if it is watched there."""
-        norms = torch._foreach_norm(gradients) if gradients else [torch.zeros_like(self.found.flag)]
-        norm = torch.linalg.vector_norm(torch.stack(norms))
+        of_each = norms(gradients) if gradients else [torch.zeros_like(self.found.flag)]
+        norm = torch.linalg.vector_norm(torch.stack(of_each))
         finite = torch.isfinite(norm)
         for numerator in result.numerators:
             if isinstance(numerator, Tensor):
                 finite = finite & torch.isfinite(numerator)
         result.set_grad_norm(norm)
         result.set_finite(finite)
+        spike = None
         if self.spikes is not None:
-            spike = self.spikes.judge(self._judged(result)) & finite
+            spike = self.spikes.judge(self._judged(result), self.found.ended if self.watch == "device" else None) & finite
             result.set_spike(spike)
-            finite = finite & ~spike
         self._clip(result, gradients, norm)
         if self.watch == "device":
-            self.found.set(finite)
+            self.found.set(finite, spike)
             return True
-        return bool(finite)
+        return bool(finite if spike is None else finite & ~spike)
 
 
 def _dense_part(parameter: Tensor) -> Tensor:

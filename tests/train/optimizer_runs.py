@@ -6,18 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from minibatch.train.optimizers import (
-    ESGD,
-    AdadeltaOnTop,
-    AdamOnTop,
-    CntkAdam,
-    CntkRMSprop,
-    FSAdagrad,
-    GravesRMSprop,
-    InsideAdagrad,
-    Momentum,
-    RpropOnTop,
-)
+from minibatch.train import optimizers
 from tests.plain import optimizers as plain
 
 STEPS = 100
@@ -61,9 +50,17 @@ def advance(made, owned, steps, *, first=0, lr, total=STEPS):
         for group in made.param_groups:
             group["lr"] = rate_at(lr, step, total)
         give_gradients(owned)
-        if isinstance(made, ESGD):
+        if isinstance(made, optimizers.ESGD):
             take_curvature(made, owned, step)
         made.step()
+
+
+def begun(make, options, steps, *, dtype=torch.float64, device="cpu", total=STEPS):
+    """An optimizer after some steps, and its parameters."""
+    owned = parameters(dtype, device)
+    made = make(owned, **options)
+    advance(made, owned, steps, lr=0.02, total=total)
+    return made, owned
 
 
 def follow(formula, options, lr, steps=STEPS):
@@ -97,22 +94,22 @@ def with_samples(make):
 CNTK = {"momentum": 0.8, "variance_momentum": BETA}
 
 OWN = [
-    pytest.param(Momentum, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}, id="inside"),
-    pytest.param(Momentum, {"momentum": 0.9, "unit_gain": True, "velocity": "outside"}, id="outside"),
-    pytest.param(Momentum, {"momentum": 0.9, "l1": 0.05}, id="l1"),
-    pytest.param(GravesRMSprop, {"momentum": 0.5, "weight_decay": 0.1}, id="graves"),
-    pytest.param(InsideAdagrad, {"normalize": True, "momentum": 0.5, "nesterov": True}, id="adagrad"),
-    pytest.param(ESGD, {"period": 3, "momentum": 0.5}, id="esgd"),
-    pytest.param(ESGD, {"average": "ewma", "curvature": "block", "period": 1}, id="esgd block"),
-    pytest.param(CntkAdam, {"lr": 0.1, **CNTK}, id="cntk adam"),
-    pytest.param(CntkAdam, {"lr": 0.1, **CNTK, "adamax": True}, id="cntk adamax"),
-    pytest.param(with_samples(FSAdagrad), {"lr": 0.1, **CNTK}, id="fsadagrad"),
-    pytest.param(CntkRMSprop, {"lr": 0.1, "momentum": 0.5}, id="cntk rmsprop"),
+    pytest.param(optimizers.Momentum, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}, id="inside"),
+    pytest.param(optimizers.Momentum, {"momentum": 0.9, "unit_gain": True, "velocity": "outside"}, id="outside"),
+    pytest.param(optimizers.Momentum, {"momentum": 0.9, "l1": 0.05}, id="l1"),
+    pytest.param(optimizers.GravesRMSprop, {"momentum": 0.5, "weight_decay": 0.1}, id="graves"),
+    pytest.param(optimizers.InsideAdagrad, {"normalize": True, "momentum": 0.5, "nesterov": True}, id="adagrad"),
+    pytest.param(optimizers.ESGD, {"period": 3, "momentum": 0.5}, id="esgd"),
+    pytest.param(optimizers.ESGD, {"average": "ewma", "curvature": "block", "period": 1}, id="esgd block"),
+    pytest.param(optimizers.CntkAdam, {"lr": 0.1, **CNTK}, id="cntk adam"),
+    pytest.param(optimizers.CntkAdam, {"lr": 0.1, **CNTK, "adamax": True}, id="cntk adamax"),
+    pytest.param(with_samples(optimizers.FSAdagrad), {"lr": 0.1, **CNTK}, id="fsadagrad"),
+    pytest.param(optimizers.CntkRMSprop, {"lr": 0.1, "momentum": 0.5}, id="cntk rmsprop"),
 ]
 ON_TOP = [
-    pytest.param(RpropOnTop, {"momentum": 0.5}, id="rprop"),
-    pytest.param(AdadeltaOnTop, {"momentum": 0.5, "nesterov": True}, id="adadelta"),
-    pytest.param(AdamOnTop, {"momentum": 0.5}, id="adam"),
+    pytest.param(optimizers.RpropOnTop, {"momentum": 0.5}, id="rprop"),
+    pytest.param(optimizers.AdadeltaOnTop, {"momentum": 0.5, "nesterov": True}, id="adadelta"),
+    pytest.param(optimizers.AdamOnTop, {"momentum": 0.5}, id="adam"),
 ]
 
 

@@ -40,8 +40,7 @@ def case(name, make, formula, lr, given=(), stated=None):
 
 def theanets(name):
     def make(params, **options):
-        made = optimizer(name, params, preset="theanets", **options)
-        return made
+        return optimizer(name, params, preset="theanets", **options)
 
     return make
 

@@ -6,21 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from minibatch.train import optimizers
 from minibatch.train.groups import Rule
-from minibatch.train.optimizers import (
-    ESGD,
-    AdadeltaOnTop,
-    AdamOnTop,
-    CntkAdam,
-    CntkRMSprop,
-    FSAdagrad,
-    GravesRMSprop,
-    InsideAdagrad,
-    Momentum,
-    RpropOnTop,
-    optimizer,
-    optimizer_names,
-)
+from minibatch.train.optimizers import optimizer, optimizer_names
 from minibatch.train.rates import set_rates
 
 
@@ -35,39 +23,39 @@ def model():
         ("SGD", {"momentum": 0.9}, torch.optim.SGD),
         ("momentum", {"momentum": 0.9}, torch.optim.SGD),
         ("sgd", {"velocity": "outside", "momentum": 0.9}, torch.optim.SGD),
-        ("sgd", {"velocity": "inside"}, Momentum),
-        ("sgd", {"momentum": 0.9, "unit_gain": True}, Momentum),
+        ("sgd", {"velocity": "inside"}, optimizers.Momentum),
+        ("sgd", {"momentum": 0.9, "unit_gain": True}, optimizers.Momentum),
         ("nag", {"momentum": 0.9}, torch.optim.SGD),
         ("nag", {"momentum_time_constant": 1000.0}, torch.optim.SGD),
-        ("nag", {"momentum": 0.9, "velocity": "inside"}, Momentum),
+        ("nag", {"momentum": 0.9, "velocity": "inside"}, optimizers.Momentum),
         ("rprop", {}, torch.optim.Rprop),
-        ("rprop", {"momentum": 0.5}, RpropOnTop),
+        ("rprop", {"momentum": 0.5}, optimizers.RpropOnTop),
         ("rmsprop", {}, torch.optim.RMSprop),
-        ("RMSProp", {"eps_inside": True}, GravesRMSprop),
-        ("rmsprop", {"halflife": 20.0}, GravesRMSprop),
+        ("RMSProp", {"eps_inside": True}, optimizers.GravesRMSprop),
+        ("rmsprop", {"halflife": 20.0}, optimizers.GravesRMSprop),
         ("rmsprop", {"halflife": 20.0, "eps_inside": False}, torch.optim.RMSprop),
         ("adagrad", {}, torch.optim.Adagrad),
-        ("adagrad", {"eps_inside": True}, InsideAdagrad),
+        ("adagrad", {"eps_inside": True}, optimizers.InsideAdagrad),
         ("adadelta", {}, torch.optim.Adadelta),
-        ("adadelta", {"momentum": 0.5}, AdadeltaOnTop),
-        ("esgd", {}, ESGD),
+        ("adadelta", {"momentum": 0.5}, optimizers.AdadeltaOnTop),
+        ("esgd", {}, optimizers.ESGD),
         ("adam", {}, torch.optim.Adam),
-        ("adam", {"momentum": 0.5}, AdamOnTop),
+        ("adam", {"momentum": 0.5}, optimizers.AdamOnTop),
         ("adamw", {}, torch.optim.AdamW),
         ("adamax", {}, torch.optim.Adamax),
         ("NAdam", {}, torch.optim.NAdam),
         ("Adafactor", {}, torch.optim.Adafactor),
-        ("fsadagrad", {"lr": 0.1}, FSAdagrad),
-        ("sgd", {"preset": "convnet", "momentum": 0.9}, Momentum),
-        ("sgd", {"preset": "halcon", "momentum": 0.9, "weight_prior": 1e-4}, Momentum),
+        ("fsadagrad", {"lr": 0.1}, optimizers.FSAdagrad),
+        ("sgd", {"preset": "convnet", "momentum": 0.9}, optimizers.Momentum),
+        ("sgd", {"preset": "halcon", "momentum": 0.9, "weight_prior": 1e-4}, optimizers.Momentum),
         ("momentum", {"preset": "mindspore", "momentum": 0.9}, torch.optim.SGD),
         ("rprop", {"preset": "theanets"}, torch.optim.Rprop),
         ("adam", {"preset": "theanets"}, torch.optim.Adam),
-        ("adam", {"preset": "cntk", "lr": 0.1}, CntkAdam),
-        ("rmsprop", {"preset": "cntk", "lr": 0.1}, CntkRMSprop),
-        ("adagrad", {"preset": "cntk", "lr": 0.1}, InsideAdagrad),
+        ("adam", {"preset": "cntk", "lr": 0.1}, optimizers.CntkAdam),
+        ("rmsprop", {"preset": "cntk", "lr": 0.1}, optimizers.CntkRMSprop),
+        ("adagrad", {"preset": "cntk", "lr": 0.1}, optimizers.InsideAdagrad),
         ("adadelta", {"preset": "cntk"}, torch.optim.Adadelta),
-        ("nesterov", {"preset": "cntk", "lr": 0.1, "momentum_time_constant": 700.0}, Momentum),
+        ("nesterov", {"preset": "cntk", "lr": 0.1, "momentum_time_constant": 700.0}, optimizers.Momentum),
     ],
 )
 def test_a_name_gives_its_class_and_the_optimizer_steps(name, options, kind):
@@ -77,7 +65,7 @@ def test_a_name_gives_its_class_and_the_optimizer_steps(name, options, kind):
     set_rates([made], [None], 0, 32)
     before = [p.detach().clone() for p in net.parameters()]
     net(torch.ones(5, 3)).square().sum().backward()
-    if isinstance(made, ESGD):
+    if isinstance(made, optimizers.ESGD):
         made.take_curvature({p: torch.ones_like(p) for p in net.parameters()})
     made.step()
     assert all(not torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True) if p.grad.any())
@@ -156,7 +144,7 @@ def test_rules_and_entries_reach_the_groups():
 
 def test_momentum_of_one_rule_puts_velocity_on_top():
     made = optimizer("adam", model(), Rule("0.*", momentum=0.5))
-    assert type(made) is AdamOnTop
+    assert type(made) is optimizers.AdamOnTop
     assert sorted(group["momentum"] for group in made.param_groups) == [0.0, 0.5]
 
 

@@ -13,7 +13,7 @@ import torch
 from minibatch.train import state
 from minibatch.train.optimizers import AdamOnTop, CntkAdam, FSAdagrad, GravesRMSprop, Momentum
 from tests.plain import optimizers as plain
-from tests.train.optimizer_runs import DEVICES, ON_TOP, OWN, advance, give_gradients, parameters, same_bits
+from tests.train.optimizer_runs import DEVICES, ON_TOP, OWN, advance, begun, give_gradients, parameters, same_bits
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -22,9 +22,7 @@ from tests.train.optimizer_runs import DEVICES, ON_TOP, OWN, advance, give_gradi
 def test_all_at_once_gives_the_bits_of_one_after_the_other(make, options, dtype, device):
     results = []
     for foreach in (True, False):
-        owned = parameters(dtype, device)
-        made = make(owned, foreach=foreach, **options)
-        advance(made, owned, 30, lr=0.02, total=30)
+        _, owned = begun(make, {"foreach": foreach, **options}, 30, dtype=dtype, device=device, total=30)
         results.append(owned)
     assert same_bits(*results)
     assert all(torch.isfinite(p).all() for p in results[0])
@@ -32,13 +30,8 @@ def test_all_at_once_gives_the_bits_of_one_after_the_other(make, options, dtype,
 
 @pytest.mark.parametrize(("make", "options"), [*OWN, *ON_TOP])
 def test_a_state_taken_mid_run_goes_on_with_the_same_bits(make, options):
-    whole = parameters(torch.float32)
-    made = make(whole, **options)
-    advance(made, whole, 30, lr=0.02, total=30)
-
-    first = parameters(torch.float32)
-    made = make(first, **options)
-    advance(made, first, 17, lr=0.02, total=30)
+    _, whole = begun(make, options, 30, dtype=torch.float32, total=30)
+    made, first = begun(make, options, 17, dtype=torch.float32, total=30)
     saved = copy.deepcopy(made.state_dict())
     second = [torch.nn.Parameter(p.detach().clone()) for p in first]
     other = make(second, **options)
@@ -49,9 +42,7 @@ def test_a_state_taken_mid_run_goes_on_with_the_same_bits(make, options):
 
 @pytest.mark.parametrize(("make", "options"), [*OWN, *ON_TOP])
 def test_states_are_tensors_and_plain_numbers(make, options):
-    owned = parameters()
-    made = make(owned, **options)
-    advance(made, owned, 3, lr=0.02)
+    made, owned = begun(make, options, 3)
     assert set(made.state) == set(owned)
     for kept in made.state.values():
         assert kept
@@ -60,9 +51,7 @@ def test_states_are_tensors_and_plain_numbers(make, options):
 
 @pytest.mark.parametrize(("make", "options"), [*OWN, *ON_TOP])
 def test_parameters_without_a_gradient_stay_and_gradients_are_not_changed(make, options):
-    owned = parameters()
-    made = make(owned, **options)
-    advance(made, owned, 4, lr=0.02)
+    made, owned = begun(make, options, 4)
     give_gradients(owned)
     owned[0].grad = None
     kept, gradient = owned[0].detach().clone(), owned[1].grad.clone()
@@ -84,9 +73,9 @@ def test_sparse_gradients_are_refused_by_name(make, options):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_bits_are_those_of_ordinary_tensor_operations(device):
-    mine, plainly = parameters(torch.float32, device), parameters(torch.float32, device)
-    made = Momentum(mine, lr=0.02, momentum=0.9, nesterov=True, weight_decay=0.1)
-    advance(made, mine, 30, lr=0.02)
+    options = {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}
+    _, mine = begun(Momentum, options, 30, dtype=torch.float32, device=device)
+    plainly = parameters(torch.float32, device)
     velocities = [torch.zeros_like(p) for p in plainly]
     for _ in range(30):
         give_gradients(plainly)
@@ -100,9 +89,7 @@ def test_the_bits_are_those_of_ordinary_tensor_operations(device):
 
 @pytest.mark.parametrize(("make", "options"), [*OWN, *ON_TOP])
 def test_a_checkpoint_by_parameter_name_goes_on_with_the_same_bits(make, options):
-    whole = parameters(torch.float32)
-    made = make(whole, **options)
-    advance(made, whole, 9, lr=0.02, total=30)
+    made, whole = begun(make, options, 9, dtype=torch.float32, total=30)
     named = [dict(zip(("body.weight", "head.bias"), whole, strict=True))]
     tensors = safetensors.torch.load(safetensors.torch.save(state.optimizer_tensors([made], named)))
     document = json.loads(json.dumps(state.optimizer_document([made], named)))
