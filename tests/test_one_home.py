@@ -31,8 +31,11 @@ MAY_DRAW = {
 }
 # Files that need a few of these names for a purpose of their own, and which.
 MAY_DRAW_SOME = {
-    # seeds torch's generators by nominal time where a user allows layers that draw from them, and notices others
-    "train/foreign.py": re.compile(r".*manual_seed|torch\.default_generator(\.get_state)?|torch\.cuda\.get_rng_state"),
+    # seeds torch's generators by nominal time where a user allows layers that draw from them, and for first weights;
+    # and notices others
+    "train/foreign.py": re.compile(
+        r".*manual_seed|torch\.default_generator(\.get_state)?|torch\.cuda\.get_rng_state|torch\.random(\.fork_rng)?"
+    ),
     # first weights come from a generator made for them from a key; see the test on `generator=` below
     "models/init.py": re.compile(r"torch\.Generator|generator\.manual_seed|torch\.nn\.init\.\w+"),
     # times torch's dropout beside ours

@@ -39,7 +39,8 @@ def blame(
 ) -> None:
     """Rank the samples of STEP by what they add to the loss, or by the norm of their own gradient.
 
-    Of several steps the one that stands out most from those before it is taken.
+    Of several steps the one that stands out most from those before it is taken. Exit code 1 if the step came out
+    otherwise than in the ledger, so that the ranking is that of other weights.
     """
     first, stop = asked_steps(step)
     past = open_past(run, data)
@@ -61,6 +62,8 @@ def blame(
         print_json(as_document(found, spike, labels))
     else:
         print_blame(found, spike, labels, screen())
+    if not found.replay.exact:
+        raise typer.Exit(1)
 
 
 def as_document(found: Blame, spike: Spike | None, labels: Sequence[tuple[str | None, list[str]]]) -> dict[str, Any]:

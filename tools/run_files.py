@@ -155,13 +155,13 @@ def parsed(content: bytes) -> Iterator[dict[str, Any]]:
 
 
 def loss_curves(groups: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Curve]:
-    """Every term over the samples of its group, Σ numerators / Σ denominators; and the total loss."""
+    """Every term over the samples of its group, in the unit of held-out values; and the total loss, the objective."""
     if not groups:
         return {}
     names = list(dict.fromkeys(name for group in (groups[0], groups[-1]) for name in group[0]["terms"]))
     found: dict[str, Curve] = {}
     for name in names:
-        pairs = [[line["terms"].get(name, (0.0, 0.0)) for line in group] for group in groups]
+        pairs = [[mean_pair(line, name) for line in group] for group in groups]
         steps = [[ratio(pair) for pair in group] for group in pairs]
         means = [
             ratio((math.fsum(number(p[0]) for p in group), math.fsum(number(p[1]) for p in group)))
@@ -176,6 +176,12 @@ def loss_curves(groups: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Curv
     if total is not None and (len(found) != 1 or not close(total.mean, next(iter(found.values())).mean)):
         found = {"total_loss": total, **found}
     return found
+
+
+def mean_pair(line: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """What the mean of a term over its samples in a step is made of: its numerator, and what that is divided by."""
+    numerator, denominator = line["terms"].get(name, (0.0, 0.0))
+    return numerator, line.get("measures", {}).get(name, denominator)
 
 
 def totals(groups: Sequence[Sequence[Mapping[str, Any]]]) -> list[float | None]:

@@ -96,6 +96,11 @@ class Averaging:
         self._casts = any(source.dtype in _HALF for source in self._lists[1])
         self._applied = False
 
+    @property
+    def is_applied(self) -> bool:
+        """Whether the averaged weights are in place of the model's."""
+        return self._applied
+
     @torch.no_grad()
     def update(self, t0: int, t1: int, ended: Tensor | None = None) -> None:
         """Take in the weights after the step that covered the nominal time [t0, t1)."""
@@ -152,7 +157,7 @@ class Averaging:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The averaged weights in place of the model's, for validation or saving; afterwards its own, bit for bit.
+        """The averaged weights in place of the model's, for validation; afterwards its own, bit for bit.
 
         Before the average has begun, the model stays as it is. The weights are copied, not exchanged: whoever holds a
         parameter sees the average too.

@@ -20,10 +20,14 @@ POLICIES = ("leaf", "frozen", "sync")
 
 
 def statistics_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that normalise by statistics over samples, by name."""
-    return {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
-    }
+    """The layers that normalise by statistics over samples, or keep running ones of them, by name."""
+    return {name: module for name, module in model.named_modules() if _has_statistics(module)}
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        return True
+    return isinstance(module, nn.modules.instancenorm._InstanceNorm) and bool(module.track_running_stats)
 
 
 def freeze(model: nn.Module) -> None:
@@ -40,36 +44,17 @@ class LeafStatistics:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._layers: list[Any] = [
-            module for module in statistics_layers(model).values() if module.training and module.track_running_stats
-        ]
+        self._all: list[Any] = [m for m in statistics_layers(model).values() if m.track_running_stats]
+        self._layers: list[Any] = []  # those that learn in the step at hand
         self._momenta: list[float | None] = []
         self._before: list[tuple[Tensor, Tensor, Tensor]] = []
         self._seen: list[list[tuple[int, int, Tensor, Tensor]]] = []
         self._called: set[int] = set()
-        for number, layer in enumerate(self._layers):
-            layer.register_forward_hook(self._noting(number))
-
-    def _noting(self, number: int) -> Any:
-        return lambda module, inputs, outputs: self._called.add(number)
 
     @contextmanager
     def of_a_step(self) -> Iterator[None]:
         """Inside, a layer's running statistics are those of the last leaf alone; behind it, those after the step."""
-        self._begin()
-        try:
-            yield
-        except ValueError as error:
-            if "more than 1 value per channel" in str(error):
-                error.add_note(
-                    "minibatch: a leaf of one sample has no variance: with batch_norm='leaf' choose minibatch sizes, "
-                    "and ends of the axis, that leave no such leaf (multiples of leaf_size)"
-                )
-            raise
-        finally:
-            self._end()
-
-    def _begin(self) -> None:
+        self._layers = [layer for layer in self._all if layer.training]
         self._momenta = [layer.momentum for layer in self._layers]
         self._before = [
             (layer.running_mean.clone(), layer.running_var.clone(), layer.num_batches_tracked.clone())
@@ -77,8 +62,18 @@ class LeafStatistics:
         ]
         self._seen = [[] for _ in self._layers]
         self._called.clear()
+        hooks = [layer.register_forward_hook(self._noting(number)) for number, layer in enumerate(self._layers)]
         for layer in self._layers:
             layer.momentum = 1.0
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self._end()
+
+    def _noting(self, number: int) -> Any:
+        return lambda module, inputs, outputs: self._called.add(number)
 
     def note(self, place: int, samples: int) -> None:
         """A leaf at `place` of the step has gone forward and backward."""

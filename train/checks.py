@@ -9,7 +9,7 @@ from torch import nn
 from minibatch.arguments import checked_integer
 from minibatch.train.batch_statistics import POLICIES, statistics_layers
 from minibatch.train.clipping import Clip, ClipNorm
-from minibatch.train.spikes import Spikes
+from minibatch.train.schedules import size_at
 from minibatch.train.terms import Term
 
 if TYPE_CHECKING:
@@ -31,9 +31,13 @@ def checked_terms(terms: Term | Sequence[Term]) -> tuple[Term, ...]:
     return given
 
 
-def stopping(on_nonfinite: str, spikes: Spikes | None) -> Literal["stop", "skip"]:
-    """Whether one bad step, decided on the device, must keep all later ones from updating."""
-    return "stop" if on_nonfinite == "stop" or (spikes is not None and spikes.action != "skip") else "skip"
+def validation_size(given: int | None, trainer: "Trainer") -> int:
+    """How many samples are measured at once: as given, or what the run has shown to fit, and to mean the same."""
+    if given is not None:
+        return checked_integer(given, "validation_size", least=1)
+    if any(term.over == "minibatch" for term in trainer.terms):
+        return size_at(trainer.minibatch_size, 0)
+    return min(1024, trainer.microbatch_size or 1024)
 
 
 def optional_integer(value: int | None, name: str) -> int | None:
@@ -41,9 +45,12 @@ def optional_integer(value: int | None, name: str) -> int | None:
     return None if value is None else checked_integer(value, name, least=1)
 
 
-def checked_clips(clip: Clip | Sequence[Clip], norm: float | None) -> tuple[Clip, ...]:
+def checked_clips(clip: Clip | Sequence[Clip] | None, norm: float | None) -> tuple[Clip, ...]:
     """All ways of clipping, in the order they are applied."""
-    clips = tuple(clip) if isinstance(clip, Sequence) else (clip,)
+    clips = () if clip is None else tuple(clip) if isinstance(clip, Sequence) else (clip,)
+    for one in clips:
+        if not callable(one):
+            raise TypeError(f"clip={clip!r}: expected values like ClipNorm(1.0), got {one!r}")
     if norm is None:
         return clips
     if not norm > 0:
@@ -58,10 +65,17 @@ def check_promise(model: nn.Module, trainer: "Trainer") -> None:
         raise ValueError(f"promise={promise!r}: expected 'math', 'bits' or 'data'")
     if policy is not None and policy not in POLICIES:
         raise ValueError(f"batch_norm={policy!r}: expected one of {', '.join(map(repr, POLICIES))}, or None")
-    if promise == "bits" and microbatch is not None and microbatch < trainer.leaf_size:
+    cut = microbatch is not None and (callable(trainer.minibatch_size) or microbatch < trainer.minibatch_size)
+    if (promise == "bits" or policy == "leaf") and microbatch is not None and microbatch < trainer.leaf_size:
         raise ValueError(
-            f"microbatch_size={microbatch} is smaller than a leaf of {trainer.leaf_size} samples, which promise='bits' "
-            f"computes at once: pass leaf_size={microbatch} (other leaves give other bits)"
+            f"microbatch_size={microbatch} is smaller than a leaf of {trainer.leaf_size} samples, which "
+            f"{'promise' if promise == 'bits' else 'batch_norm'}={promise if promise == 'bits' else policy!r} computes "
+            f"at once: pass leaf_size={microbatch} (other leaves give other results)"
+        )
+    if policy == "sync" and cut:
+        raise ValueError(
+            f"batch_norm='sync' normalises by statistics of the whole minibatch, and microbatch_size={microbatch} cuts "
+            "it: leave one of them out"
         )
     layers = [name for name, module in statistics_layers(model).items() if module.training]
     if not layers or policy in ("leaf", "frozen") or promise == "data":
@@ -72,7 +86,7 @@ def check_promise(model: nn.Module, trainer: "Trainer") -> None:
             f"the layers {shown} normalise by statistics over samples, which promise='bits' needs leaf by leaf: pass "
             "batch_norm='leaf' or 'frozen', or use GroupNorm or LayerNorm"
         )
-    if microbatch is not None and (callable(trainer.minibatch_size) or microbatch < trainer.minibatch_size):
+    if cut:
         raise ValueError(
             f"in microbatches of {microbatch} the layers {shown} would use statistics of {microbatch} samples instead "
             "of the minibatch, so that the promise 'math' does not hold: pass batch_norm='leaf' or 'frozen', use "

@@ -81,6 +81,7 @@ class RunConfig:
     max_samples: int
     seed: int
     metrics: Sequence[Measured] = ()
+    validation_size: int | None = None
     transforms: Sequence[Transform] = ()
     source: Callable[[Prepared, int], Any] | None = None
     validation_source: Callable[[Prepared, int], Any] | None = None

@@ -2,21 +2,25 @@
 
 folder/ledger.jsonl          one line per step
 folder/validation.jsonl      one line per validation
+folder/configs.jsonl         of runs that a recipe made: {"step", "config"}, the steps after `step` have that `config`
 folder/checkpoints/          see checkpoint.py
 """
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 from minibatch.errors import CheckpointError
 from minibatch.train import checkpoint
-from minibatch.train.ledger import Lines, line_of
+from minibatch.train.ledger import Ledger, Lines, line_of
 from minibatch.train.lock import FolderLock
 from minibatch.train.result import StepResult, fetch_all
 from minibatch.train.staging import Background
 from minibatch.train.validation import Validation
+
+CONFIGS = "configs.jsonl"
 
 
 class RunFolder:
@@ -69,6 +73,8 @@ class RunFolder:
             later = lines.cut(step) if lines is not None else 0
             if later:
                 self.announce(f"{what} {step + 1} to {step + later} are computed again: their lines were cut off")
+        if known := noted_configs(self.path):
+            note_config(self.path, step, known[-1][1])  # a rollback goes on with the configuration of this process
         if self.restored and self.ledger is not None and (last := self.ledger.last_step()) < step:
             self.announce(
                 f"the ledger has no lines of steps {last + 1} to {step}: it was removed, or the run kept none"
@@ -80,9 +86,13 @@ class RunFolder:
             )
         self.begun = True
 
-    def resume_at(self) -> None:
-        """A checkpoint was restored: what lies after it will be cut off when the run begins again."""
-        self.restored, self.begun = True, False
+    def resume_at(self, path: Path) -> None:
+        """The checkpoint at `path` was restored: what lies after it will be cut off when the run begins again.
+
+        One of another run, or elsewhere, does not make the run in this folder, if there is one, the one to go on with.
+        """
+        mine = path.resolve().parent == self.checkpoints.resolve()
+        self.restored, self.begun = mine or self.restored, False
         self._recent.clear()
 
     def add(self, result: StepResult) -> None:
@@ -125,12 +135,16 @@ class RunFolder:
                 if lines is not None:
                     lines.sync()
             checkpoint.write(path, now)
-            checkpoint.tidy(self.checkpoints, keep_last=self.keep_last, announce=self.announce, also=self.also_keep)
+            checkpoint.tidy(self.checkpoints, keep_last=self.keep_last, announce=self.announce, also=self._needed)
 
         self._background.run(write)
         if wait:
             self.wait()
         return path
+
+    def _needed(self, times: Collection[int]) -> set[int]:
+        """The nominal times of older checkpoints that stay: of the first weights, where all can be begun again, too."""
+        return {0, *(self.also_keep(times) if self.also_keep is not None else ())}
 
     def wait(self) -> None:
         """Wait for the checkpoint that is being written; CheckpointError if that failed."""
@@ -148,3 +162,29 @@ class RunFolder:
                 self.flush()
         finally:
             self.lock.release()
+
+
+def noted_configs(folder: Path) -> list[tuple[int, Any]]:
+    """What configs.jsonl of a run says, in order: (step, the configuration of the steps after it); empty without one."""
+    if not (folder / CONFIGS).exists():
+        return []
+    return [(line["step"], line["config"]) for line in Ledger(folder / CONFIGS).documents(0)]
+
+
+def note_config(folder: Path, step: int, config: Any) -> None:
+    """Write down that the steps after `step` have `config`, a JSON document, and forget what was noted of later steps.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> note_config(folder, 0, {"lr": 0.1})
+    >>> note_config(folder, 8, {"lr": 0.2})
+    >>> note_config(folder, 4, {"lr": 0.3})
+    >>> noted_configs(folder)
+    [(0, {'lr': 0.1}), (4, {'lr': 0.3})]
+    """
+    lines = Lines(folder / CONFIGS)
+    lines.cut(step)
+    known = noted_configs(folder)
+    if not known or known[-1][1] != config:
+        lines.add(json.dumps({"step": step, "config": config}, ensure_ascii=False))
+        lines.flush(sync=True)

@@ -1,16 +1,17 @@
 """Noise from elsewhere: layers and functions that draw from torch's global generator, which has no nominal time.
 
-The layers are known by type, and refused, replaced or allowed before the first step; functions are noticed because the
+First weights may come from it: it is seeded for them. The layers are known by type, and refused, replaced or allowed before the first step; functions are noticed because the
 global generator has moved during it. Where they are allowed, the generator is seeded for every microbatch, so that no
 state of it has to be saved.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import nn
 
+from minibatch import rng
 from minibatch.models import noise
 
 ForeignNoise = Literal["refuse", "convert", "allow"]
@@ -63,3 +64,21 @@ def seed_generators(key: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(key)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(key)
+
+
+def first_model(make: Callable[..., nn.Module], seed: int) -> nn.Module:
+    """The model that `make(seed=…)` returns, its first weights a function of the run's seed alone.
+
+    make: called with 64 bits of the seed. Weights that torch's own layers draw from the global generators are drawn
+    from these seeded for them, which then are as before.
+
+    >>> make = lambda seed: nn.Linear(2, 1)
+    >>> torch.equal(first_model(make, 7).weight, first_model(make, 7).weight)
+    True
+    """
+    # Only where CUDA is in use already: to fork a generator of a device would begin it there.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices=devices):
+        # Another key than the model's own, so that layers drawn in either way never have equal weights.
+        torch.manual_seed(rng.key(seed, "init.global"))
+        return make(seed=rng.key(seed, "init"))

@@ -90,7 +90,8 @@ class Gradient:
             self.exact.finish()
         elif self.precision.scaled:
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-            torch._foreach_mul_(grads, 1.0 / self.precision.scale)
+            if grads:
+                torch._foreach_mul_(grads, 1.0 / self.precision.scale)
         return not on_host or all(share.is_finite() for part in parts for share in part.shares)
 
     def _all_passes(self, parts: Sequence[Part], on_host: bool) -> bool:

@@ -29,7 +29,8 @@ def watch_for(device: torch.device, optimizers: Sequence[Optimizer], buffers: "B
         return "host"
     # Not SGD: a first step that is skipped leaves its fused form with a momentum buffer that nobody has filled (2.13).
     skips = all(
-        isinstance(optimizer, torch.optim.Adam) and all(group.get("fused") for group in optimizer.param_groups)
+        type(optimizer) in (torch.optim.Adam, torch.optim.AdamW)
+        and all(group.get("fused") for group in optimizer.param_groups)
         for optimizer in optimizers
     )
     # A scaled loss is rescaled on the host after an overflow.

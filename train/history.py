@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from minibatch.train.rates import Values
 from minibatch.train.validation import Validation
 
 

@@ -3,9 +3,11 @@
     {"step": 3, "t0": 128, "t1": 192, "samples": 64, "terms": {"class": [97.1, 64.0]}, "total_loss": 1.517,
      "grad_norm": 0.83, "lr": [0.001], "finite": true}
 
-`terms` has numerator and denominator of every term; [0.0, 0.0] is an absent one. Numbers that JSON has not are the
+`terms` has numerator and denominator of every term in the objective; [0.0, 0.0] is an absent one. Numbers that JSON has not are the
 texts "nan", "inf" and "-inf". A line has more only where there is more to say:
 
+    "measures": {"class": 64.0}            what the mean of a term over its samples divides by, as a validation does,
+                                           where that is not its denominator
     "clipped": true                        the gradient was shortened
     "regularizers": {"weight_l2": 0.02}    their parts of the total loss, by name
     "streams": {"images": [0, 32, 32]}     of joint sources: t0, t1 and samples on the axis of each
@@ -36,7 +38,8 @@ LEDGER = "ledger.jsonl"
 class LedgerLine:
     """One step of a run: its number, its interval [t0, t1) of nominal time, and the exact value of every term.
 
-    clipped is None where the run clips nothing; regularizers, streams and events are empty where there were none.
+    clipped is None where the run clips nothing; measures, regularizers, streams and events are empty where there were
+    none.
     """
 
     step: int
@@ -53,11 +56,18 @@ class LedgerLine:
     streams: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
     events: Mapping[str, Any] = field(default_factory=dict)
     digest: str | None = None
+    measures: Mapping[str, float] = field(default_factory=dict)
 
     def value(self, name: str) -> float | None:
-        """The value of a term, numerator / denominator; None if it was absent."""
+        """The value of a term in the objective, numerator / denominator; None if it was absent."""
         numerator, denominator = self.terms[name]
         return numerator / denominator if denominator else None
+
+    def mean(self, name: str) -> float | None:
+        """The mean of a term over its samples, in the unit of validations, as `StepResult.mean`; None without any."""
+        numerator, denominator = self.terms[name]
+        measure = self.measures.get(name, denominator)
+        return numerator / measure if measure else None
 
 
 class Ledger:
@@ -218,6 +228,9 @@ def line_of(result: StepResult) -> str:
 def _more(result: StepResult) -> dict[str, Any]:
     """What only some steps have."""
     more: dict[str, Any] = {}
+    if result.measures != result.denominators:
+        compared = zip(result.names, result.measures, result.denominators, strict=True)
+        more["measures"] = {name: measure for name, measure, denominator in compared if measure != denominator}
     if (clipped := getattr(result, "clipped", None)) is not None:
         more["clipped"] = bool(clipped)
     if regularizers := result.regularizers:
@@ -314,6 +327,7 @@ def as_line(document: Mapping[str, Any]) -> LedgerLine:
         streams={name: (t0, t1, n) for name, (t0, t1, n) in document.get("streams", {}).items()},
         events=document.get("events", {}),
         digest=document.get("digest"),
+        measures={name: float(measure) for name, measure in document.get("measures", {}).items()},
     )
 
 

@@ -7,7 +7,8 @@ that covers the nominal time [t0, t1), n = t1 - t0 samples:
     schedules                   {entry: schedule}: own schedules of any numeric entry; "lr" replaces the optimizer's
                                 schedule, lr_scale included; "betas.0" is the first number of the entry "betas"
     momentum_time_constant      τ in samples: momentum = exp(-n/τ) (0 for τ = 0); with betas, the first of them
-    variance_time_constant      τ in samples: variance_momentum = exp(-n/τ); with betas, the second of them
+    variance_time_constant      τ in samples: variance_momentum = exp(-n/τ); with betas, the second of them. Each may
+                                have a schedule of its own in `schedules`
     rate_per, gradients         what the rate is meant for, see below
     weight_decay_per_sample     weight_decay = this, times n where gradients are sums (CNTK's l2_regularization_weight)
     samples                     set to n, for optimizers that count samples
@@ -23,15 +24,14 @@ The rate without a schedule is what the group was made with; it is kept in the e
 
 import difflib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
-Schedule = Callable[..., float]
-#: Per name of a term or metric: (nominal time, value) of every validation so far, oldest first.
-Values = Mapping[str, Sequence[tuple[int, float]]]
+from minibatch.train.schedules.cntk import momentum_at
+from minibatch.train.schedules.schedule import Schedule, ValuesByName, value_at, watched
 
 #: Group entries that this module reads and no optimizer has as an option of its own.
 ENTRIES = (
@@ -52,7 +52,7 @@ def set_rates(
     schedules: Sequence[Schedule | None],
     t0: int,
     t1: int,
-    values: Values | None = None,
+    values: ValuesByName | None = None,
 ) -> tuple[float, ...]:
     """Set every group's numbers for the step [t0, t1) of nominal time; the rates, one per optimizer.
 
@@ -76,7 +76,7 @@ def set_rates(
         groups = optimizer.param_groups
         rate = None
         if schedule is not None:
-            rate = value_at(schedule, t0, values, "lr", f"optimizers[{number}]")
+            rate = _value_at(schedule, t0, values, "lr", f"optimizers[{number}]")
         for group in groups:
             if rate is not None:
                 _put_rate(group, rate * group.get("lr_scale", 1.0))
@@ -99,22 +99,15 @@ def set_rates(
     return tuple(rates)
 
 
-def value_at(schedule: Schedule, t: int, values: Values | None, entry: str, where: str) -> float:
-    """What `schedule` gives at nominal time `t`, finite and, for a rate, ≥ 0; else ValueError.
-
-    >>> value_at(lambda t: 0.5 if t < 100 else 0.05, 100, None, "lr", "optimizers[0]")
-    0.05
-    """
-    watches = getattr(schedule, "watches", None)
-    if watches is None:
-        value = float(schedule(t))
-    else:
-        if values and watches not in values:
-            raise ValueError(
-                f"{where}: the schedule {schedule} of {entry!r} watches {watches!r}, which no validation measures: "
-                f"there are {', '.join(map(repr, values))}"
-            )
-        value = float(schedule(t, tuple(values[watches]) if values else ()))
+def _value_at(schedule: Schedule, t: int, values: ValuesByName | None, entry: str, where: str) -> float:
+    """What `schedule` gives at nominal time `t`, finite and, for a rate, ≥ 0; else ValueError."""
+    name = watched(schedule)
+    if name is not None and values and name not in values:
+        raise ValueError(
+            f"{where}: the schedule {schedule} of {entry!r} watches {name!r}, which no validation measures: "
+            f"there are {', '.join(map(repr, values))}"
+        )
+    value = float(value_at(schedule, t, tuple(values[name]) if name is not None and values else ()))
     if not (-math.inf < value < math.inf) or (entry == "lr" and value < 0.0):
         expected = "a finite number ≥ 0" if entry == "lr" else "a finite number"
         raise ValueError(f"{where}: the schedule {schedule} gives {entry} {value} at nominal time {t}, not {expected}")
@@ -150,10 +143,10 @@ def _put_rate(group: dict[str, Any], rate: float) -> None:
 
 
 def _put_scheduled(
-    group: dict[str, Any], schedules: Mapping[str, Schedule], t: int, values: Values | None, number: int
+    group: dict[str, Any], schedules: Mapping[str, Schedule], t: int, values: ValuesByName | None, number: int
 ) -> None:
     for entry, schedule in schedules.items():
-        value = value_at(schedule, t, values, entry, f"optimizers[{number}], own schedules of a group")
+        value = _value_at(schedule, t, values, entry, f"optimizers[{number}], own schedules of a group")
         if entry == "lr":
             _put_rate(group, value)
             continue
@@ -192,9 +185,9 @@ def _put_momenta(group: dict[str, Any], samples: int) -> None:
         tau = group.get(constant)
         if tau is None:
             continue
-        if not tau >= 0.0:
-            raise ValueError(f"a group has {constant}={tau!r}: expected a number of samples ≥ 0")
-        value = math.exp(-samples / tau) if tau > 0.0 else 0.0
+        if not (isinstance(tau, int | float) and 0.0 <= tau < math.inf):
+            raise ValueError(f"a group has {constant}={tau!r}: expected a finite number of samples ≥ 0")
+        value = momentum_at(tau, samples)
         if entry in group:
             group[entry] = value
         elif "betas" in group:

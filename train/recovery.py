@@ -32,6 +32,11 @@ def too_many(trainer: "Trainer") -> bool:
     return sum(skip.why.startswith("spike") for skip in trainer.streams.skips) >= trainer.spikes.most
 
 
+def went_on(trainer: "Trainer", result: StepResult) -> bool:
+    """Whether steps after this bad one have changed weights, because it was only left out."""
+    return result.finite and trainer.spikes is not None and trainer.spikes.action == "skip"
+
+
 def after_bad_step(trainer: "Trainer", result: StepResult, shares: Sequence[Share] = ()) -> None:
     """Stop the run, by NonFiniteError or SpikeError, or bring it back to where it can go on."""
     if not result.finite:

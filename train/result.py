@@ -18,11 +18,12 @@ class StepResult(Mapping[str, float | None]):
     step itself waits for nothing. A result is falsy when there was no minibatch: the axis has ended.
 
     step: the number of this step, from 1. interval: [t0, t1) of nominal time. num_samples: how many samples it had.
-    numerators, denominators, coefficients: of the terms, in the order of `names`. regularization: the part of weight
-    regularizers in the total, regularizers: that of each by name. learning_rates: one per optimizer. updated: False
-    where there was nothing to learn from. overflow: whether a scaled float16 gradient was too large, so that the update
-    was left out and the scale halved. clipped: whether the norm was above the limit of clipping, None without one.
-    streams: of several sources the name, the interval of its own axis and the number of samples of each.
+    numerators, denominators, coefficients: of the terms, in the order of `names`; measures: what `mean` divides by.
+    regularization: the part of weight regularizers in the total, regularizers: that of each by name. learning_rates:
+    one per optimizer. updated: False where there was nothing to learn from. overflow: whether a scaled float16 gradient
+    was too large, so that the update was left out and the scale halved. clipped: whether the norm was above the limit
+    of clipping, None without one. streams: of several sources the name, the interval of its own axis and the number of
+    samples of each.
     """
 
     __slots__ = (
@@ -34,6 +35,7 @@ class StepResult(Mapping[str, float | None]):
         "denominators",
         "interval",
         "learning_rates",
+        "measures",
         "names",
         "num_samples",
         "numerators",
@@ -53,6 +55,7 @@ class StepResult(Mapping[str, float | None]):
         self.numerators: tuple[Number, ...] = (0.0,) * len(names)
         self.denominators: tuple[float, ...] = (0.0,) * len(names)
         self.coefficients: tuple[float, ...] = (1.0,) * len(names)
+        self.measures: tuple[float, ...] = (0.0,) * len(names)
         self.regularization: Number = 0.0
         self.regularizers: Mapping[str, Number] = {}
         self.learning_rates: tuple[float, ...] = ()
@@ -98,13 +101,14 @@ class StepResult(Mapping[str, float | None]):
 
     def take(self, shares: Sequence[Share]) -> None:
         """Take over what the terms have added up."""
-        numerators, denominators, coefficients = [], [], []
+        numerators, denominators, coefficients, measures = [], [], [], []
         for share in shares:
             numerators.append(share.numerator)
             denominators.append(share.denominator if share.total else 0.0)
             coefficients.append(share.coefficient)
+            measures.append(share.counted if share.total else 0.0)
         self.numerators, self.denominators = tuple(numerators), tuple(denominators)
-        self.coefficients = tuple(coefficients)
+        self.coefficients, self.measures = tuple(coefficients), tuple(measures)
 
     def losses_are_finite(self) -> bool:
         """Whether the numerators of all terms are finite numbers."""
@@ -149,8 +153,17 @@ class StepResult(Mapping[str, float | None]):
         self._grad_norm = next(values)
         self._finite = bool(next(values))
         self._spike = bool(next(values))
+        self.updated = self.updated and self._finite and not self._spike
         clipped = bool(next(values))
         self.clipped = clipped if self.clipped is not None else None
+
+    def mean(self, name: str) -> float | None:
+        """The mean of a term over its samples, whatever its denominator is: what a validation measures of it.
+
+        Σ w·m·loss / Σ w·m for terms that are divided by weights, else / Σ m; None where the term was absent.
+        """
+        at = self.names.index(name)
+        return float(self.numerators[at]) / self.measures[at] if self.measures[at] else None
 
     @property
     def absent(self) -> tuple[str, ...]:

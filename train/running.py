@@ -2,7 +2,7 @@
 
 out/config.json      the complete configuration
 out/data/            the data sets, unless they lie elsewhere
-out/ledger.jsonl, validation.jsonl, checkpoints/    see folder.py
+out/ledger.jsonl, validation.jsonl, configs.jsonl, checkpoints/    see folder.py
 out/result.json      of a finished run: values on held-out data, digest of the parameters
 """
 
@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
-from minibatch import MinibatchSource, rng
+from minibatch import MinibatchSource
 from minibatch.errors import CheckpointError
 from minibatch.storage import write_atomically
-from minibatch.train import loop, recipes, user_code
+from minibatch.train import foreign, loop, recipes, user_code
 from minibatch.train.best import Watch
 from minibatch.train.checkpoint import checkpoints_in
 from minibatch.train.config import Prepared, RunConfig, described, differences, save_config
 from minibatch.train.digest import parameters_digest
+from minibatch.train.folder import note_config
 from minibatch.train.ledger import Lines
 from minibatch.train.lock import FolderLock
 from minibatch.train.loop import Callback
@@ -63,11 +64,16 @@ def load_config(folder: str | os.PathLike[str], say: Callable[[str], None] = ann
     saved = saved_config(Path(folder))
     if saved is None:
         raise CheckpointError(f"{folder} holds no run: it has no {CONFIG}")
+    return made_again(saved, path, say)
+
+
+def made_again(saved: Mapping[str, Any], where: Path, say: Callable[[str], None] = announce) -> RunConfig:
+    """The configuration that a saved one describes, made again by its recipe; `where` it is written: see load_config."""
     chosen = saved.get("set", {})
     below = {name: value for name, value in chosen.items() if name.partition(".")[0] not in saved["options"]}
     config = replace(recipes.configure(saved["recipe"], {**saved["options"], **below}), set=chosen)
-    for line in differences(saved, described(config)):
-        say(f"{path} says otherwise than its recipe now: {line}")
+    for line in differences({"set": described(chosen), **saved}, described(config)):
+        say(f"{where} says otherwise than its recipe now: {line}")
     return config
 
 
@@ -168,6 +174,7 @@ def run_recipe(
                 )
         out.mkdir(parents=True, exist_ok=True)
         save_config(out / CONFIG, config)
+        note_config(out, trainer.step, described(config))
         (out / RESULT).unlink(missing_ok=True)
         if trainer.step == 0:
             trainer.save_checkpoint()  # so that a run killed at any moment can be resumed
@@ -262,8 +269,8 @@ def _close_at_end(stack: ExitStack, found: Any) -> None:
 # Fields of the configuration that go to the Trainer, and to `fit`, under their own names.
 OF_TRAINER = (
     "minibatch_size", "microbatch_size", "inputs", "seed", "schedules", "regularizers", "clip", "clip_grad_norm",
-    "averaging", "promise", "leaf_size", "batch_norm", "precision", "compile", "metrics", "keep_last", "log_every",
-    "foreign_noise", "on_nonfinite", "spikes", "skips", "check_unreached",
+    "averaging", "promise", "leaf_size", "batch_norm", "precision", "compile", "metrics", "validation_size", "keep_last",
+    "log_every", "foreign_noise", "on_nonfinite", "spikes", "skips", "check_unreached",
 )  # fmt: skip
 OF_FIT = (
     "validate_every", "validate_first", "save_every", "patience", "min_improvement", "absolute", "watch", "mode",
@@ -289,7 +296,7 @@ def make_trainer(
 
     options: of `Trainer`, over those of the configuration.
     """
-    model = config.model(seed=rng.key(config.seed, "init"))
+    model = foreign.first_model(config.model, config.seed)
     return Trainer(
         model,
         config.terms,

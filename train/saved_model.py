@@ -12,7 +12,6 @@ from typing import Any
 
 from torch import nn
 
-from minibatch import rng
 from minibatch.errors import CheckpointError
 from minibatch.storage import MANIFEST
 from minibatch.train import checkpoint, foreign, running, state, user_code
@@ -53,7 +52,7 @@ def load_model(
     path = chosen_checkpoint(folder, config, which)
     content = checkpoint.read(path)
     with user_code.places_noted():
-        model = config.model(seed=rng.key(config.seed, "init"))
+        model = foreign.first_model(config.model, config.seed)
     foreign.check_noise(model, config.foreign_noise)
     state.check_model(model, content.model)
     model.load_state_dict(dict(content.model))

@@ -53,6 +53,8 @@ def save(trainer: "Trainer", folder: RunFolder | None, path: Path | None, *, wai
 
 def content_of(trainer: "Trainer") -> checkpoint.Content:
     """All there is to a run at this moment, its tensors copied to memory that the next call uses again."""
+    if trainer.averaging is not None and trainer.averaging.is_applied:
+        raise CheckpointError("the averaged weights are in place of the model's: leave `applied()` before saving")
     optimizer = {**state.optimizer_tensors(trainer.optimizers, trainer.owned), **averaged_tensors(trainer)}
     return checkpoint.Content(
         model=trainer.staged_model.copied(state.model_tensors(trainer.model)),
@@ -64,7 +66,7 @@ def content_of(trainer: "Trainer") -> checkpoint.Content:
             "nominal_time": trainer.nominal_time,
             "seed": trainer.seed,
             "source": None if trainer.source is None else trainer.source.get_checkpoint_state(),
-            "optimizers": state.optimizer_document(trainer.optimizers, trainer.owned),
+            "optimizers": state.optimizer_document(trainer.optimizers, trainer.owned, trainer.group_numbers),
             "history": [as_document(validation) for validation in trainer.history],
             "precision": trainer.precision.state(),
             "spikes": None if trainer.detector is None else trainer.detector.state(),
@@ -134,7 +136,7 @@ def restore(trainer: "Trainer", folder: RunFolder | None, path: Path | None, ove
     trainer.history[:] = [as_validation(document) for document in saved.get("history", [])]
     trainer.take_position(saved["step"], saved["nominal_time"])
     if folder is not None:
-        folder.resume_at()
+        folder.resume_at(path)
     now: dict[str, Any] = {
         "settings": settings(trainer),
         "environment": now_here,

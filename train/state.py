@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from minibatch.errors import CheckpointError
 from minibatch.train.config import described
+from minibatch.train.rates import ENTRIES
 
 Owned = Sequence[Mapping[str, Tensor]]
 #: What the safetensors format has a name for.
@@ -48,8 +49,47 @@ def optimizer_tensors(optimizers: Sequence[Optimizer], owned: Owned) -> dict[str
     }
 
 
-def optimizer_document(optimizers: Sequence[Optimizer], owned: Owned) -> list[dict[str, Any]]:
-    """Kind, parameters and numbers of every optimizer, ready for JSON."""
+# Entries of groups that are settings: a resumed run takes its own.
+SETTINGS = {"lr", "momentum", "weight_decay", "betas", "eps", "dampening", "initial_lr"}
+
+
+def group_numbers(optimizers: Sequence[Optimizer]) -> list[list[dict[str, Any]]]:
+    """The numbers in the groups of every optimizer, for telling later which of them it has changed by itself."""
+    return [
+        [{k: v for k, v in group.items() if isinstance(v, bool | int | float)} for group in optimizer.param_groups]
+        for optimizer in optimizers
+    ]
+
+
+def changed_numbers(optimizer: Optimizer, before: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of every group the numbers that are not as they were: what some optimizers count there, and no settings."""
+    return [
+        {
+            k: v
+            for k, v in group.items()
+            if isinstance(v, bool | int | float) and k not in SETTINGS and k not in ENTRIES and v != earlier.get(k)
+        }
+        for group, earlier in zip(optimizer.param_groups, before, strict=True)
+    ]
+
+
+def optimizer_document(
+    optimizers: Sequence[Optimizer], owned: Owned, before: Sequence[Sequence[Mapping[str, Any]]] | None = None
+) -> list[dict[str, Any]]:
+    """Kind, parameters and numbers of every optimizer, ready for JSON.
+
+    before: what `group_numbers` said when the run was made. Raises CheckpointError for state that belongs to no
+    parameter, or is neither tensor nor number.
+    """
+    for number, (optimizer, mine) in enumerate(zip(optimizers, owned, strict=True)):
+        known = {id(parameter) for parameter in mine.values()}
+        strange = [key for key in optimizer.state if id(key) not in known]
+        if strange:
+            shown = strange[0] if isinstance(strange[0], str) else type(strange[0]).__name__
+            raise CheckpointError(
+                f"optimizers[{number}] ({kind_of(optimizer)}) keeps state under {shown!r}, which is no parameter of "
+                "the model: checkpoints hold the state of parameters only"
+            )
     documents: list[dict[str, Any]] = [
         {"kind": kind_of(optimizer), "parameters": list(mine), "values": {}, "on_host": []}
         for optimizer, mine in zip(optimizers, owned, strict=True)
@@ -65,6 +105,9 @@ def optimizer_document(optimizers: Sequence[Optimizer], owned: Owned) -> list[di
                 "checkpoints hold tensors and numbers only"
             )
         documents[number]["values"].setdefault(name, {})[entry] = value
+    if before is not None:
+        for document, optimizer, earlier in zip(documents, optimizers, before, strict=True):
+            document["groups"] = changed_numbers(optimizer, earlier)
     return documents
 
 
@@ -145,6 +188,8 @@ def load_optimizers(
                 "param_groups": optimizer.state_dict()["param_groups"],
             }
         )
+        for group, numbers in zip(optimizer.param_groups, document.get("groups", ()), strict=False):
+            group.update(numbers)
         # But it casts every other entry to the parameter's dtype, and so changes the bits of NAdam's `mu_product`.
         for name, entries in state.items():
             for entry, value in entries.items():

@@ -14,14 +14,13 @@ from minibatch.models import noise
 from minibatch.train import batch_statistics, foreign
 from minibatch.train.averaging import EMA, Averaging
 from minibatch.train.batches import Inputs
-from minibatch.train.checks import checked_terms, stopping
+from minibatch.train.checks import checked_terms
 from minibatch.train.clipping import Clip
 from minibatch.train.exact_sum import ExactSum
-from minibatch.train.gradient import Gradient
+from minibatch.train.gradient import Gradient, Part
 from minibatch.train.guard import Buffers, Found, Policy, watch_for
 from minibatch.train.ownership import owned_parameters, unreached_message
 from minibatch.train.precision import Precision, PrecisionName
-from minibatch.train.rates import Values
 from minibatch.train.regularizers import Recorder, Regularization, Regularizer
 from minibatch.train.result import StepResult
 from minibatch.train.schedules import Schedule
@@ -72,6 +71,8 @@ class Steps:
         self._unreached = trainable if check_unreached else {}
         self._unseen = set(self.names)
         self._first = True
+        self._frozen = list(batch_statistics.statistics_layers(model).values()) if batch_norm == "frozen" else []
+        self._recorder = recorder
         self.buffers = Buffers(model)
         self.precision = Precision(precision, device)
         self.averaging = None if averaging is None else Averaging(model, averaging)
@@ -120,10 +121,13 @@ class Steps:
         Whatever is raised, buffers are as they were before.
         """
         self._curve = None
+        if self._frozen:
+            for module in self._frozen:  # model.train() has perhaps been called since
+                module.training = False
         if self.buffers.kept:
             self.buffers.keep()
         try:
-            parts = self.streams.parts(taken, nominal_size, self._seeding(taken.start) if self.seed_foreign else None)
+            parts = self.parts_of(taken, nominal_size)
             shares = self.streams.shares_of(parts)
             result.learning_rates = self.update.set_rates(taken.start, taken.stop, values)
             for parameter in self.parameters:
@@ -138,6 +142,8 @@ class Steps:
                 self._first = False
             else:
                 finite = self.gradient.add(parts, on_host=self.on_host)
+            if self._recorder:
+                self._recorder.clear()  # of activations and their graphs
             if finite:
                 if self._unreached:
                     self._check_reached(shares)
@@ -148,6 +154,10 @@ class Steps:
         except BaseException:
             self.buffers.put_back()
             raise
+
+    def parts_of(self, taken: Taken, nominal_size: int) -> list[Part]:
+        """What the gradient of a step is made of, see `Streams.parts`."""
+        return self.streams.parts(taken, nominal_size, self._seeding(taken.start) if self.seed_foreign else None)
 
     def apply(self, result: StepResult, shares: Sequence[Share], finite: bool) -> None:
         """Update the weights, if the step has samples and nothing is wrong with it; completes `result`."""

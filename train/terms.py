@@ -91,6 +91,7 @@ class Share:
     __slots__ = (
         "bad_rows",
         "coefficient",
+        "counted",
         "denominator",
         "keep",
         "leaves",
@@ -111,6 +112,7 @@ class Share:
         self.per_value = per_value
         self.trailing = 0  # values per weight: 0 until the first microbatch
         self.denominator = total
+        self.counted = total if per_value else 0.0  # what a mean per sample divides by, completed like the denominator
         self.numerator: float | Tensor = 0.0
         self.leaves: list[float | Tensor] = []  # the numerators of leaves, where their order must not matter
         self.bad_rows: list[int] = []  # whose loss was not finite, where that was seen
@@ -146,6 +148,7 @@ class Share:
             )
         self.trailing = trailing
         self.denominator = self.total * trailing if self.per_value else self.total
+        self.counted *= trailing
 
     def weighted_sum(self, values: Tensor, start: int, stop: int) -> Tensor:
         """Σ w·m·values of the samples [start, stop): a 0-dim tensor, float64 wherever the device has it."""
@@ -217,7 +220,9 @@ def plan(term: Term, batch: TensorBatch, *, nominal_size: int, time: int) -> Sha
     if term.weight is None and term.mask is None:
         if denominator == "weights" or denominator == "count":
             return Share(term, coefficient, float(n), True)
-        return Share(term, coefficient, _fixed(denominator, nominal_size), False)
+        share = Share(term, coefficient, _fixed(denominator, nominal_size), False)
+        share.counted = float(n)
+        return share
 
     product, counted, zeros = None, float(n), False
     if term.weight is not None:
@@ -248,6 +253,7 @@ def plan(term: Term, batch: TensorBatch, *, nominal_size: int, time: int) -> Sha
         share = Share(term, coefficient, counted, True)
     else:
         share = Share(term, coefficient, _fixed(denominator, nominal_size), False)
+        share.counted = counted
     share.weights = product
     share.keep = product != 0 if zeros else None
     return share

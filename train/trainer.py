@@ -33,7 +33,6 @@ from minibatch.train.history import values_of
 from minibatch.train.metrics import Measured
 from minibatch.train.precision import PrecisionName
 from minibatch.train.progress import announce as print_to_stderr
-from minibatch.train.rates import Values
 from minibatch.train.regularizers import Regularizer
 from minibatch.train.result import StepResult, fetch_all
 from minibatch.train.saving import Restored
@@ -41,6 +40,7 @@ from minibatch.train.schedules import Schedule, checked_sizes, size_at
 from minibatch.train.skips import Skip
 from minibatch.train.spikes import Spikes
 from minibatch.train.staging import Staging
+from minibatch.train.state import group_numbers
 from minibatch.train.step import Steps
 from minibatch.train.streams import Given, Source
 from minibatch.train.terms import Share, Term
@@ -64,11 +64,15 @@ class Trainer:
     "frozen" or "sync", see batch_statistics.py. precision: "bf16" or "fp16" for the model's arithmetic. compile: True,
     or options, for `torch.compile`.
 
-    validation: a data set or source to measure terms and `metrics` on. folder: of the run: ledger, checkpoints, lock.
-    keep_last: so many checkpoints stay. log_every: steps between log points, where values are fetched and written.
+    validation: a data set or source to measure terms and `metrics` on, in minibatches of `validation_size`: by default
+    1,024, and at most `microbatch_size`; that of training where a term compares samples with each other. folder: of the
+    run: ledger, checkpoints, lock. keep_last: so many checkpoints stay. log_every: steps between log points, where
+    values are fetched and written.
+
     foreign_noise: "refuse", "convert" or "allow" layers that draw from torch's global generator. on_nonfinite: "stop"
     with NonFiniteError, or "skip" the update, when a loss or gradient is NaN or infinite; weights are never touched.
-    check_unreached: whether a parameter that gets no gradient is an error. config: anything for JSON, kept beside.
+    spikes: what to do when the loss jumps; skips: intervals of nominal time that are left out. check_unreached: whether
+    a parameter that gets no gradient is an error. config: anything for JSON, kept beside.
 
     >>> import tempfile
     >>> import numpy as np
@@ -101,7 +105,7 @@ class Trainer:
         *,
         schedules: Schedule | Sequence[Schedule | None] | None = None,
         regularizers: Sequence[Regularizer] = (),
-        clip: Clip | Sequence[Clip] = (),
+        clip: Clip | Sequence[Clip] | None = (),
         clip_grad_norm: float | None = None,
         averaging: EMA | None = None,
         promise: Promise = "math",
@@ -111,6 +115,7 @@ class Trainer:
         compile: bool | Mapping[str, Any] = False,
         validation: Data | Mapping[str, Data] | None = None,
         metrics: Sequence[Measured] = (),
+        validation_size: int | None = None,
         folder: str | os.PathLike[str] | None = None,
         ledger: bool = True,
         keep_last: int | None = None,
@@ -144,6 +149,7 @@ class Trainer:
         self.on_nonfinite = on_nonfinite
         keep_last = checks.optional_integer(keep_last, "keep_last")
         self.validation, self.metrics = validation, tuple(metrics)
+        self.validation_size = checks.validation_size(validation_size, self)
         self.config, self.announce = config, announce
         self.step = 0
         self.target = 0  # the nominal time that `fit` trains up to, 0 where it is not known; for callbacks
@@ -190,6 +196,7 @@ class Trainer:
             seed_foreign=foreign_noise == "allow",
             check_unreached=check_unreached,
         )
+        self.group_numbers = group_numbers(self.optimizers)  # as they were made
         self.owned, self.noise = self.steps.owned, self.steps.noise
         self.streams, self.gradient = self.steps.streams, self.steps.gradient
         self.precision, self.averaging, self.detector = self.steps.precision, self.steps.averaging, self.steps.detector
@@ -231,8 +238,8 @@ class Trainer:
         """One step: the next minibatch of the source, or `batch`; a falsy result, and no step, at the end of the axis.
 
         batch: a `Batch` (of this source or another), or fields as arrays or tensors (n, …), which then take the next n
-        places of nominal time. Raises NonFiniteError, ValueError for losses and weights that do not fit; the weights
-        are then as before, and so is the source if the minibatch was its own.
+        places of nominal time. Raises ValueError for losses and weights that do not fit: everything is then as before.
+        Raises NonFiniteError and SpikeError after the step: the weights are as before it, the source behind it.
         """
         return self._train(batch, self.next_size)
 
@@ -247,13 +254,14 @@ class Trainer:
 
     fit = loop.fit
 
-    def validate(self, minibatch_size: int = 1024, *, record: bool = True) -> Validation:
+    def validate(self, minibatch_size: int | None = None, *, record: bool = True) -> Validation:
         """Exact values of all terms and metrics on the validation data; written to the run's folder if `record`.
 
-        With averaging, of the averaged weights.
+        With averaging, of the averaged weights. minibatch_size: by default the run's `validation_size`.
         """
         if self.validation is None:
             raise ValueError("there is nothing to validate on: pass validation= (a data set or source) to Trainer")
+        self.look()  # where the run has ended without anybody's knowing, it must not be measured further on
         with nullcontext() if self.averaging is None else self.averaging.applied():
             measured = evaluate(
                 self.model,
@@ -261,7 +269,7 @@ class Trainer:
                 inputs=self.inputs,
                 terms=self.terms,
                 metrics=self.metrics,
-                minibatch_size=minibatch_size,
+                minibatch_size=self.validation_size if minibatch_size is None else minibatch_size,
                 precision=self.precision.name,
             )
         result = Validation(
@@ -323,10 +331,13 @@ class Trainer:
         """A log point: fetch the values of the last steps, write their lines, and see whether the run can go on."""
         recent, self._unwatched = self._unwatched, []
         fetch_all(recent)
+        too_many: StepResult | None = None
         for number, result in enumerate(recent, 1):
             if self._folder is not None:
                 self._folder.add(result)
-            if recovery.ends(self, result):
+            if recovery.ends(self, result) and recovery.went_on(self, result):
+                too_many = result
+            elif recovery.ends(self, result):
                 if self.detector is not None:
                     self.detector.forget(len(recent) - number)
                 # Later steps have updated nothing: the run stands where this one left it.
@@ -340,6 +351,8 @@ class Trainer:
             self._note(result)
         if self._folder is not None:
             self._folder.flush()
+        if too_many is not None:
+            recovery.after_bad_step(self, too_many)
 
     def close(self) -> None:
         """Write what waits to be written and let the run's folder go. The source stays open: it is yours."""
@@ -365,8 +378,9 @@ class Trainer:
         self._between_steps = False
         try:
             taken = self.streams.take(size) if given is None else self.streams.given(given, self.nominal_time)
-        except Exception:
-            self._between_steps = True  # nothing was taken
+        except BaseException:
+            self._move_to(time)  # nothing was taken, not even where reading was interrupted
+            self._between_steps = True
             raise
         t0, t1 = taken.start, taken.stop
         result = StepResult(self.steps.names, self.step, (t0, t1), taken.num_samples)

@@ -14,7 +14,7 @@ from minibatch.train.errors import TrainingError
 from minibatch.train.gradient import Gradient, Part
 from minibatch.train.guard import Found, Watch
 from minibatch.train.precision import Precision
-from minibatch.train.rates import Values, set_rates
+from minibatch.train.rates import set_rates
 from minibatch.train.regularizers import Regularization
 from minibatch.train.result import StepResult
 from minibatch.train.schedules import Schedule
@@ -146,7 +146,9 @@ class Update:
         result.set_finite(finite)
         spike = None
         if self.spikes is not None:
-            spike = self.spikes.judge(self._judged(result), self.found.ended if self.watch == "device" else None) & finite
+            spike = (
+                self.spikes.judge(self._judged(result), self.found.ended if self.watch == "device" else None) & finite
+            )
             result.set_spike(spike)
         self._clip(result, gradients, norm)
         if self.watch == "device":

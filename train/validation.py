@@ -106,7 +106,7 @@ def evaluate(
     try:
         model.eval()
         source.seek(0)
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference_mode: what a model caches must still be good for training
             while source.nominal_time < end:
                 batch = source.next_minibatch(min(minibatch_size, end - source.nominal_time))
                 if not batch:

@@ -95,7 +95,7 @@ def test_frozen_statistics_stay_while_gains_learn(data):
 def test_sync_needs_the_whole_minibatch_at_once(data):
     with make_source(data) as source:
         make_trainer(source, make_model(), batch_norm="sync").train_minibatch()
-        with pytest.raises(ValueError, match="microbatches of 4"):
+        with pytest.raises(ValueError, match="microbatch_size=4 cuts it"):
             make_trainer(source, make_model(), batch_norm="sync", microbatch_size=4)
         with pytest.raises(ValueError, match="leaf by leaf"):
             make_trainer(source, make_model(), batch_norm="sync", promise="bits")

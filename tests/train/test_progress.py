@@ -4,16 +4,20 @@ import builtins
 import importlib.machinery
 import io
 import json
+import math
 import re
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 
 from minibatch.errors import MissingExtraError
-from minibatch.train import StepResult, Term, metrics, on
+from minibatch.tools import run_files
+from minibatch.train import StepResult, Term, every, metrics, on, read_ledger
 from minibatch.train.monitors import UpdateScales
 from minibatch.train.progress import ConvnetLines, JsonLines, ProgressLine, Several, TensorBoard, WandB
+from minibatch.train.progress.json_lines import means
 from minibatch.train.validation import Validation
 from tests.train.small import TERMS, make_source, make_trainer, write
 
@@ -25,7 +29,7 @@ class Terminal(io.StringIO):
 
 def result(t1=640, step=10):
     made = StepResult(("class",), step, (t1 - 64, t1), 64)
-    made.numerators, made.denominators = (32.0,), (64.0,)
+    made.numerators, made.denominators, made.measures = (32.0,), (64.0,), (64.0,)
     return made
 
 
@@ -70,6 +74,79 @@ def test_without_a_target_there_is_no_share():
     line = ProgressLine(file, seconds=0.0)
     line.step(result(640), 0)
     assert file.getvalue() == "  640 samples  step 10  class 0.5\n"
+
+
+@pytest.mark.parametrize("denominator", ["weights", "count", "nominal", None, 7.0])
+def test_training_is_reported_in_the_unit_of_validations_whatever_the_objective_divides_by(
+    tmp_path, wandb_runs, denominator
+):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data, out = write(tmp_path / "data"), tmp_path / "run"
+    terms = tuple(replace(term, denominator=denominator) for term in TERMS)
+    line, convnet = io.StringIO(), io.StringIO()
+    reporters = (
+        *(ProgressLine(line), ConvnetLines({"both": ("class", "fit")}, file=convnet)),
+        *(JsonLines(out / "metrics.jsonl"), TensorBoard(tmp_path / "board"), WandB()),
+    )
+    with (
+        make_source(data) as source,
+        make_trainer(
+            source, terms=terms, metrics=(), validation=data, folder=out, dropout=0.0, lr=0.0, schedules=None,
+            log_every=100,
+        ) as trainer,
+    ):  # fmt: skip
+        # One sweep without learning, with a short minibatch at its end: both measure the same.
+        trainer.fit(max_sweeps=1, validate_every=every.Sweeps(), progress=Several(*reporters))
+        expected = dict(trainer.history[-1])
+    train, valid = (json.loads(text) for text in (out / "metrics.jsonl").read_text().splitlines())
+    read = run_files.read_run(out)
+    for name, value in expected.items():
+        assert train[name] == pytest.approx(value, rel=1e-9)
+        assert valid[name] == value
+        lines = read_ledger(out)
+        weights = [line.terms[name][0] / line.mean(name) for line in lines if line.mean(name)]
+        assert math.fsum(line.terms[name][0] for line in lines) / math.fsum(weights) == pytest.approx(value, rel=1e-9)
+        assert [line.mean(name) for line in lines if line.mean(name) is not None] == list(read.losses[name].mean)
+        events = EventAccumulator(str(tmp_path / "board"))
+        events.Reload()
+        assert events.Scalars(f"train/{name}")[0].value == pytest.approx(value, rel=1e-6)
+        assert wandb_runs[0].logged[0][f"train/{name}"] == pytest.approx(value, rel=1e-9)
+        assert f"{name} {value:.4g}" in line.getvalue().splitlines()[0]
+    assert f"both: {expected['class']:.6f}, {expected['fit']:.6f} (" in convnet.getvalue().splitlines()[0]
+
+
+def test_a_line_is_the_mean_of_all_steps_since_the_line_before(monkeypatch):
+    now = iter([100.0, 101.0, 110.0])
+    monkeypatch.setattr("minibatch.train.progress.line.time.monotonic", lambda: next(now))
+    file = io.StringIO()
+    line = ProgressLine(file)
+    for step, loss in enumerate((32.0, 64.0, 0.0), 1):
+        made = result(64 * step, step)
+        made.numerators = (loss,)
+        line.steps([made], 64_000)  # the second comes too soon to be shown by itself
+    assert [re.search(r"class (\S+)", text)[1] for text in file.getvalue().splitlines()] == ["0.5", "0.5"]
+
+
+def test_boards_draw_the_mean_of_the_steps_between_log_points(tmp_path, wandb_runs):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    data, seen = write(tmp_path / "data"), []
+    with make_source(data) as source, make_trainer(source, log_every=3) as trainer:
+        trainer.fit(
+            max_samples=54,
+            progress=Several(TensorBoard(tmp_path / "board"), WandB()),
+            callbacks=[lambda trainer, result: seen.append(result)],
+        )
+    events = EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    for place, point in enumerate(events.Scalars("train/class")):
+        mean = means(seen[3 * place : 3 * place + 3])["class"]
+        assert point.value == pytest.approx(mean, rel=1e-6)
+        assert wandb_runs[0].logged[place]["train/class"] == mean
+        assert mean != seen[3 * place + 2].mean("class")
+    norms = [sum(result.grad_norm for result in seen[i : i + 3]) / 3 for i in (0, 3)]
+    assert [point.value for point in events.Scalars("train/grad_norm")] == pytest.approx(norms, rel=1e-6)
 
 
 def test_tensorboard_has_the_curves_over_nominal_time(tmp_path):

@@ -499,16 +499,14 @@ def interrupted(*arguments, **options):
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("moment", ["the optimizer's step", "the reading"])
-def test_after_ctrl_c_in_the_middle_of_a_step_half_of_it_is_neither_continued_nor_saved(data, tmp_path, moment):
+def test_after_ctrl_c_in_the_middle_of_a_step_half_of_it_is_neither_continued_nor_saved(data, tmp_path):
     with make_source(data) as source:
         trainer = make_trainer(source)
         trainer.train_minibatch()
         trainer.save_checkpoint(tmp_path / "one")
         whole = parameters_digest(trainer.model)
-        target = (source, "next_minibatch") if moment == "the reading" else (trainer.optimizers[0], "step")
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(*target, interrupted)
+            patch.setattr(trainer.optimizers[0], "step", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 trainer.train_minibatch()
         for attempt in (trainer.train_minibatch, lambda: trainer.save_checkpoint(tmp_path / "two")):
@@ -520,11 +518,14 @@ def test_after_ctrl_c_in_the_middle_of_a_step_half_of_it_is_neither_continued_no
         assert trainer.train_minibatch().interval == (9, 18)
 
 
-def test_after_ctrl_c_in_the_forward_pass_the_step_is_taken_again(data):
+@pytest.mark.parametrize("moment", ["the reading", "the forward pass"])
+def test_after_ctrl_c_before_weights_change_the_step_is_taken_again(data, moment):
     with make_source(data) as source:
         trainer = make_trainer(source)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(trainer.model, "forward", interrupted)
+            patch.setattr(
+                *((source, "next_minibatch") if moment == "the reading" else (trainer.model, "forward")), interrupted
+            )
             with pytest.raises(KeyboardInterrupt):
                 trainer.train_minibatch()
         assert trainer.train_minibatch().interval == (0, 9)

@@ -1,13 +1,15 @@
-"""Curves in TensorBoard and in Weights & Biases, over nominal time."""
+"""Curves in TensorBoard and in Weights & Biases, over nominal time: each point the mean of the steps since the last."""
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minibatch.errors import MissingExtraError
 from minibatch.train.config import described
+from minibatch.train.progress.json_lines import means
 from minibatch.train.result import StepResult
 from minibatch.train.validation import Validation
 
@@ -15,12 +17,15 @@ if TYPE_CHECKING:
     from minibatch.train.trainer import Trainer
 
 
-def training_values(result: StepResult) -> dict[str, float]:
-    """What of a step is drawn, by name: its losses, the norm of its gradient, the rates. Absent terms are left out."""
-    values = {f"train/{name}": value for name in result if (value := result[name]) is not None}
-    values["train/grad_norm"] = result.grad_norm
-    values.update({f"train/learning_rate_{number}": rate for number, rate in enumerate(result.learning_rates)})
-    return values
+def training_values(results: Sequence[StepResult]) -> dict[str, float]:
+    """What is drawn of the steps since the last time, by name; absent terms are left out.
+
+    Their mean losses, see `json_lines.means`; the mean norm of their gradients; the rates of the last one.
+    """
+    values = {f"train/{name}": value for name, value in means(results).items() if value is not None}
+    values["train/grad_norm"] = math.fsum(result.grad_norm for result in results) / len(results)
+    rates = enumerate(results[-1].learning_rates)
+    return values | {f"train/learning_rate_{number}": rate for number, rate in rates}
 
 
 def validation_values(validation: Validation) -> dict[str, float]:
@@ -52,7 +57,10 @@ class TensorBoard:
             self._opened = self._make(log_dir=str(self._folder), purge_step=trainer.nominal_time + 1)
 
     def step(self, result: StepResult, target: int) -> None:
-        self._draw(training_values(result), result.interval[1])
+        self.steps([result], target)
+
+    def steps(self, results: Sequence[StepResult], target: int) -> None:
+        self._draw(training_values(results), results[-1].interval[1])
 
     def validation(self, validation: Validation) -> None:
         self._draw(validation_values(validation), validation.nominal_time)
@@ -103,8 +111,11 @@ class WandB:
         self._run.define_metric("*", step_metric="nominal_time")
 
     def step(self, result: StepResult, target: int) -> None:
-        at = {"nominal_time": result.interval[1], "step": result.step}
-        self._started().log({**training_values(result), **at})
+        self.steps([result], target)
+
+    def steps(self, results: Sequence[StepResult], target: int) -> None:
+        at = {"nominal_time": results[-1].interval[1], "step": results[-1].step}
+        self._started().log({**training_values(results), **at})
 
     def validation(self, validation: Validation) -> None:
         self._started().log({**validation_values(validation), "nominal_time": validation.nominal_time})

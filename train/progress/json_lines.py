@@ -4,8 +4,8 @@
      "grad_norm": 0.8, "lr": [0.01]}
     {"step": 50, "t": 3200, "kind": "valid", "samples": 348, "class": 1.41, "accuracy": 0.72}
 
-The ledger has every step exactly; here are the means of the steps since the line before, each term over the same
-samples as its numerators and denominators, and the clock.
+The ledger has every step exactly; here are the means of the steps since the line before, each term over its samples,
+as validations have it; the total loss is the objective, each step by its samples; and the clock.
 """
 
 import json
@@ -79,18 +79,22 @@ class JsonLines:
 def means(results: Sequence[StepResult]) -> dict[str, float | None]:
     """Of several steps: each term over the samples of all of them, and the total loss, each step by its samples.
 
+    A term is the mean of its values, in the unit of validations, whatever it is divided by in the objective; the total
+    loss is the objective.
+
     >>> first, second = StepResult(("class",), 1, (0, 4), 4), StepResult(("class",), 2, (4, 6), 2)
-    >>> first.numerators, first.denominators, second.numerators, second.denominators = (4.0,), (4.0,), (8.0,), (2.0,)
+    >>> first.numerators, first.denominators, first.measures = (4.0,), (1.0,), (4.0,)
+    >>> second.numerators, second.denominators, second.measures = (8.0,), (1.0,), (2.0,)
     >>> means([first, second])
-    {'total_loss': 2.0, 'class': 2.0}
+    {'total_loss': 5.333333333333333, 'class': 2.0}
     """
     samples = sum(result.num_samples for result in results)
     total = math.fsum((result["total_loss"] or 0.0) * result.num_samples for result in results)
     found: dict[str, float | None] = {"total_loss": total / samples if samples else None}
     for place, name in enumerate(results[0].names):
-        denominator = math.fsum(result.denominators[place] for result in results)
+        measure = math.fsum(result.measures[place] for result in results)
         numerator = math.fsum(float(result.numerators[place]) for result in results)
-        found[name] = numerator / denominator if denominator else None
+        found[name] = numerator / measure if measure else None
     return found
 
 

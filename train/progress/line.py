@@ -3,14 +3,19 @@
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from typing import IO
 
+from minibatch.train.progress.json_lines import means
 from minibatch.train.result import StepResult
 from minibatch.train.validation import Validation
 
 
 class ProgressLine:
-    """Samples done, losses, rate and time left: rewritten in place on a terminal, a line every `seconds` elsewhere."""
+    """Samples done, losses, rate and time left: rewritten in place on a terminal, a line every `seconds` elsewhere.
+
+    Losses are means over the steps since the last time, see `json_lines.means`.
+    """
 
     def __init__(self, file: IO[str] | None = None, *, seconds: float = 5.0) -> None:
         self.file = sys.stderr if file is None else file
@@ -20,8 +25,16 @@ class ProgressLine:
         self._shown = 0.0
         self._width = 0
         self._last_validation = ""
+        self._unshown: list[StepResult] = []
 
     def step(self, result: StepResult, target: int) -> None:
+        self.steps([result], target)
+
+    def steps(self, results: Sequence[StepResult], target: int) -> None:
+        result = results[-1]
+        if self._unshown and results[0].step <= self._unshown[-1].step:  # the run went back to a checkpoint
+            self._unshown.clear()
+        self._unshown += results
         now = time.monotonic()
         if self._began is None:
             self._began = (now, result.interval[1])  # the rate is known from the second report on
@@ -31,8 +44,10 @@ class ProgressLine:
         began, first = self._began
         done = result.interval[1]
         rate = (done - first) / (now - began) if now > began else 0.0
+        found = means(self._unshown)
+        self._unshown.clear()
         losses = "  ".join(
-            f"{name} {short(result[name])}" for name in result if name != "total_loss" or len(result) > 2
+            f"{name} {short(value)}" for name, value in found.items() if name != "total_loss" or len(found) > 2
         )
         left = f"  {clock((target - done) / rate)} left" if rate > 0 and done < target else ""
         share = f"{100 * done / target:3.0f} %" if target else ""

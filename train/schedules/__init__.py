@@ -7,7 +7,6 @@ values so far as well, and are pure functions of both.
 A parameter group with an entry "lr_scale" gets its multiple of the optimizer's rate.
 """
 
-from minibatch.train.schedules.cntk import MomentumTimeConstant as MomentumTimeConstant
 from minibatch.train.schedules.cntk import cntk_list as cntk_list
 from minibatch.train.schedules.cntk import momentum_at as momentum_at
 from minibatch.train.schedules.cntk import rate_per_minibatch as rate_per_minibatch
@@ -33,6 +32,7 @@ from minibatch.train.schedules.reacting import Newbob as Newbob
 from minibatch.train.schedules.reacting import Plateau as Plateau
 from minibatch.train.schedules.schedule import Schedule as Schedule
 from minibatch.train.schedules.schedule import Values as Values
+from minibatch.train.schedules.schedule import ValuesByName as ValuesByName
 from minibatch.train.schedules.schedule import value_at as value_at
 from minibatch.train.schedules.schedule import watched as watched
 from minibatch.train.schedules.sizes import Growing as Growing

@@ -8,25 +8,17 @@ so that every sample counts the same at any minibatch size; a rate per minibatch
     time constant τ = -B / ln μ              in samples: after τ samples a gradient counts 1/e
     μ = exp(-B / τ)
 
+A group with the entry "momentum_time_constant" has τ, and rates.py works out μ for the samples of every step; where τ
+is a schedule, it is the group's own schedule of that entry.
+
 Source: CNTK, "SGD block" and `momentum_as_time_constant_schedule` of its Python interface.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from minibatch.train.schedules.curves import Constant, Steps
-from minibatch.train.schedules.schedule import (
-    Schedule,
-    Values,
-    checked_number,
-    checked_parts,
-    checked_samples,
-    settle,
-    value_at,
-    watched_by_any,
-)
-from minibatch.train.schedules.sizes import size_at
+from minibatch.train.schedules.schedule import checked_number, checked_samples
 
 Listed = Sequence[float] | Sequence[tuple[int, float]]
 
@@ -110,38 +102,6 @@ def momentum_at(time_constant: float, minibatch_size: int) -> float:
     size = checked_samples(minibatch_size, "momentum_at: minibatch_size", least=1)
     tau = checked_number(time_constant, "momentum_at: time_constant", least=0)
     return math.exp(-size / tau) if tau else 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class MomentumTimeConstant:
-    """μ = exp(-B / τ) with τ `samples` and B the minibatch size at t: momentum that is the same at any minibatch size.
-
-    samples: τ, a number or a schedule. minibatch_size: that of the run, a number or its schedule. The short step at the
-    end of an axis is not known beforehand and counts as a full one; the group entry "momentum_time_constant" of
-    rates.py, for a τ that is a number, knows every step's size. For the entry "momentum" of a parameter group.
-
-    >>> momentum = MomentumTimeConstant(samples=1100, minibatch_size=64)
-    >>> round(momentum(0), 6)
-    0.943478
-    """
-
-    samples: float | Schedule
-    minibatch_size: int | Schedule
-
-    def __post_init__(self) -> None:
-        checked_parts("MomentumTimeConstant", (self.samples, self.minibatch_size))
-        if not callable(self.samples):
-            settle(self, samples=checked_number(self.samples, "MomentumTimeConstant: samples", least=0))
-        if not callable(self.minibatch_size):
-            size = checked_samples(self.minibatch_size, "MomentumTimeConstant: minibatch_size", least=1)
-            settle(self, minibatch_size=size)
-
-    @property
-    def watches(self) -> str:
-        return watched_by_any("MomentumTimeConstant", (self.samples, self.minibatch_size))
-
-    def __call__(self, t: int, values: Values = ()) -> float:
-        return momentum_at(value_at(self.samples, t, values), size_at(self.minibatch_size, t, values))
 
 
 def _gain(momentum: float, unit_gain: bool) -> float:

@@ -5,7 +5,7 @@ its validations so far as a second argument: it is a pure function of both, and 
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,6 +13,7 @@ from minibatch.arguments import checked_integer
 
 Schedule = Callable[..., float]  # (t: int) -> value, or (t, values) -> value if it has `watches`
 Values = Sequence[tuple[int, float | None]]  # (nominal time, value) of all validations so far; None: nothing to measure
+ValuesByName = Mapping[str, Sequence[tuple[int, float]]]  # of every term and metric that has been measured
 
 
 def value_at(schedule: float | Schedule, t: int, values: Values = ()) -> float:

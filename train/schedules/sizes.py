@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from minibatch.train.schedules.cntk import cntk_list
 from minibatch.train.schedules.curves import Constant, Steps
 from minibatch.train.schedules.schedule import Schedule, Values, checked_number, checked_samples, settle, value_at
 
@@ -49,8 +50,6 @@ def cntk_sizes(sizes: int | Sequence[int] | Sequence[tuple[int, int]], epoch_siz
     >>> size(119_999), size(120_000)
     (64, 256)
     """
-    from minibatch.train.schedules.cntk import cntk_list  # which needs size_at
-
     schedule = cntk_list(sizes, epoch_size)
     checked_sizes(schedule)
     return schedule

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from minibatch.errors import CheckpointError
-from minibatch.train import checkpoint, config
+from minibatch.train import checkpoint, config, running
 from minibatch.train.ledger import as_line
 from minibatch.train.travel.compare import Pair, TensorDifference, line_differences, tensor_differences
 from minibatch.train.travel.opening import Past, opened
@@ -154,7 +154,7 @@ def paired_validations(one: Past, two: Past) -> list[tuple[Validation, Validatio
 
 def _configuration(past: Past) -> dict[str, Any]:
     """What a run's config.json says, without how it came to that."""
-    document = past.document or {}
+    document = running.saved_config(past.folder) or {}
     return {name: value for name, value in document.items() if name != "set"}
 
 

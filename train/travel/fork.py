@@ -15,6 +15,7 @@ from typing import Any
 from minibatch.errors import CheckpointError
 from minibatch.storage import write_atomically
 from minibatch.train import checkpoint, config, recipes, running
+from minibatch.train.folder import CONFIGS
 from minibatch.train.ledger import last_line
 from minibatch.train.travel.opening import Past, Saved, opened
 
@@ -66,7 +67,7 @@ def fork(
     made = tuple(line for line in lines if not line.startswith("set.")) or tuple(lines)
     try:
         saved = _checkpoint(past, begins, out / "checkpoints")
-        for name in ("ledger.jsonl", "validation.jsonl"):
+        for name in ("ledger.jsonl", "validation.jsonl", CONFIGS):
             _copy_lines(past.folder / name, out / name, saved.step)
         _link_data(past, out)
         run = os.path.abspath(past.folder)
@@ -116,6 +117,13 @@ def _checkpoint(past: Past, begins: Saved | int, folder: Path) -> Saved:
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(begins, int):
         with past.standing(begins) as standing:
+            if standing.unlike is not None:
+                raise CheckpointError(
+                    f"step {standing.unlike:,} came out otherwise than in the ledger of {past.folder}, so that the "
+                    f"weights after step {begins:,} are not those of the run: see replay (minibatch replay "
+                    f"{past.folder} {standing.unlike}), or fork from a checkpoint ({_steps_of(past)}), without "
+                    "exact=True (--exact)"
+                )
             time = standing.trainer.nominal_time
             path = standing.trainer.save_checkpoint(checkpoint.place(folder, time))
         return Saved(path=path, step=begins, nominal_time=time)
@@ -123,6 +131,12 @@ def _checkpoint(past: Past, begins: Saved | int, folder: Path) -> Saved:
     shutil.copytree(begins.path, path)
     checkpoint.verify(path)  # the run may have removed it half way
     return Saved(path=path, step=begins.step, nominal_time=begins.nominal_time)
+
+
+def _steps_of(past: Past) -> str:
+    """After which steps there are checkpoints, in words."""
+    steps = [f"{saved.step:,}" for saved in past.checkpoints()]
+    return f"there are some after step {', '.join(steps)}" if steps else "there is none"
 
 
 def _copy_lines(source: Path, target: Path, step: int) -> None:

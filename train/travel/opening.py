@@ -4,33 +4,34 @@ Nothing in the folder is changed and its lock is not taken: a run that goes on m
 again happens in a Trainer of its own, in a temporary folder. A checkpoint and the axis are enough for that: no state of
 a random generator is missing, because there is none.
 
-Which configuration a step was computed with: the one in the first checkpoint at or after it, because nothing resumes
-between two checkpoints; after the last one, the folder's `config.json`. Runs that no recipe made are opened with
-`make=`, a function that makes their Trainer anew.
+Which configuration a step was computed with stands in the folder's configs.jsonl, see configured.py; where steps run
+again go beyond a resume that changed it, they change with it. Runs that no recipe made are opened with `make=`, a
+function that makes their Trainer anew.
 """
 
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from minibatch import MinibatchSource
 from minibatch.errors import CheckpointError
-from minibatch.train import checkpoint, recipes, running, skips, user_code
+from minibatch.train import checkpoint, running, skips, user_code
 from minibatch.train.config import Prepared, RunConfig
 from minibatch.train.history import as_validation
 from minibatch.train.joint import JointSource
 from minibatch.train.ledger import Ledger, LedgerLine
+from minibatch.train.progress import announce
 from minibatch.train.result import StepResult
 from minibatch.train.spikes import Spikes
 from minibatch.train.streams import Source
 from minibatch.train.trainer import Trainer
+from minibatch.train.travel import configured
 from minibatch.train.travel.compare import line_differences, line_from
+from minibatch.train.travel.configured import Configured, state_of
 from minibatch.train.validation import Validation
 
 Make = Callable[[Path], Trainer]
@@ -65,8 +66,8 @@ class Past:
     """What a run has left in `folder`: ledger, configuration, checkpoints, validations.
 
     data: where its data sets lie, by default folder/data. make: makes a Trainer like the run's, with its own source,
-    in the folder it is called with, where no recipe is at hand; with a recipe, leave it out. Raises CheckpointError
-    where `folder` holds no run.
+    in the folder it is called with, where no recipe is at hand; with a recipe, leave it out. say: is told, once each,
+    what is uncertain about the configuration of its steps. Raises CheckpointError where `folder` holds no run.
 
     >>> Past("nowhere")
     Traceback (most recent call last):
@@ -74,11 +75,18 @@ class Past:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], *, data: str | os.PathLike[str] | None = None, make: Make | None = None
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        data: str | os.PathLike[str] | None = None,
+        make: Make | None = None,
+        say: Callable[[str], None] = announce,
     ) -> None:
         self.folder = Path(folder)
         self.data = None if data is None else Path(data)
         self.make = make
+        self._say = say
+        self._said: set[str] = set()
         names = ("ledger.jsonl", running.CONFIG, "checkpoints")
         if not any((self.folder / name).exists() for name in names):
             raise CheckpointError(f"{self.folder} holds no run: it has no {names[0]}, no {names[1]} and no {names[2]}")
@@ -87,19 +95,6 @@ class Past:
     def ledger(self) -> Ledger:
         """The ledger as it is now; FileNotFoundError if the run keeps none."""
         return Ledger(self.folder)
-
-    @cached_property
-    def document(self) -> dict[str, Any] | None:
-        """The folder's config.json; None for a run that no recipe made."""
-        try:
-            document = json.loads((self.folder / running.CONFIG).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise CheckpointError(f"{self.folder / running.CONFIG} is damaged: {error}") from None
-        if not isinstance(document, dict):
-            raise CheckpointError(f"{self.folder / running.CONFIG} is damaged: it is no JSON object")
-        return document
 
     def checkpoints(self) -> list[Saved]:
         """The checkpoints that say where they stand, oldest first; whether their bytes are whole is seen when one is
@@ -137,22 +132,43 @@ class Past:
 
         Raises CheckpointError where the folder does not say which recipe that was.
         """
-        document = self.document
-        for saved in self.checkpoints():
-            if saved.step >= step:
-                said = (state_of(saved.path) or {}).get("config")
-                if isinstance(said, dict) and said.get("recipe"):
-                    document = {"set": (document or {}).get("set", {}), **said}
-                break
-        if document is None or not document.get("recipe"):
+        found = configured.at(self.configurations(), step)
+        if found is None or not found.document.get("recipe"):
             raise CheckpointError(
                 f"{self.folder} does not say which recipe its run was made by: pass make=, a function that is called "
                 "with a folder and makes the run's Trainer in it, its source included"
             )
-        return config_from(document)
+        if not found.noted:
+            self.say(
+                f"{self.folder} does not say which configuration its step {step:,} had (it is of a version that wrote "
+                f"no {configured.CONFIGS}): the one in {found.where} is taken, which is another where the run was "
+                "resumed with changes and the checkpoints in between were removed"
+            )
+        return running.made_again(found.document, found.where, self.say)
+
+    def configurations(self) -> list[Configured]:
+        """The configurations of the run, in the order in which they took effect; empty where no recipe made it."""
+        if self.make is not None:
+            return []
+        return configured.of_run(self.folder, [(saved.path, saved.step) for saved in self.checkpoints()])
+
+    def borders(self, first: int, last: int) -> list[int]:
+        """The steps among `first` … `last` - 1 after which the run went on with another configuration."""
+        return configured.borders(self.configurations(), first, last)
+
+    def say(self, text: str) -> None:
+        """Tell something about the run, unless it was told before."""
+        if text not in self._said:
+            self._said.add(text)
+            self._say(text)
 
     def skips(self, step: int) -> list[skips.Skip]:
         """The intervals of nominal time that the run leaves out, as they were for `step`."""
+        # What was set at a later resume is in later checkpoints. Those of rollbacks were in force for all that remains.
+        later = configured.skips_set_after(self.configurations(), step)
+        return [skip for skip in self._known_skips(step) if skip not in later]
+
+    def _known_skips(self, step: int) -> list[skips.Skip]:
         for saved in self.checkpoints():
             if saved.step >= step:
                 documents = (state_of(saved.path) or {}).get("skips")
@@ -228,26 +244,54 @@ class Past:
     ) -> Iterator[Standing]:
         """A Trainer that stands after `step` steps: restored from the newest whole checkpoint, and run forward.
 
-        begin: take no checkpoint after this step. config_of: the step whose configuration it has, by default the next.
+        Where the run was resumed with another configuration, a new Trainer takes over, as it did then. begin: take no
+        checkpoint after this step. config_of: the step whose configuration it has at the end, by default the next.
         watch: called with each step that is run again and its ledger line. Without a checkpoint the run begins from its
         first weights, which its seed gives.
         """
-        configured = step + 1 if config_of is None else config_of
-        with self.trainer(configured, microbatch_size=microbatch_size) as trainer:
-            saved, passed_over = self._restore(trainer, step if begin is None else min(begin, step))
-            trainer.streams.skips[:] = self.skips(configured)  # also those that a checkpoint before a rollback lacks
-            self._add_validations(trainer)
-            unlike: int | None = None
-            first = trainer.step
-            while trainer.step < step:
-                result, line = self.take(trainer)
-                if watch is not None:
-                    watch(result, line)
-                if unlike is None and line is not None and line_differences(line, line_from(result)):
-                    unlike = line.step
+        final = step + 1 if config_of is None else config_of
+        saved, passed_over = self._newest_whole(step if begin is None else min(begin, step))
+        first = 0 if saved is None else saved.step
+        path = None if saved is None else saved.path
+        unlike: int | None = None
+        with ExitStack() as stack:
+            handed = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="minibatch-")))
+            at = first
+            for border in self.borders(first + 1, final):
+                with self._going_on(path, at + 1, microbatch_size) as trainer:
+                    otherwise = self._forward(trainer, border, watch)
+                    unlike = otherwise if unlike is None else unlike
+                    path, at = trainer.save_checkpoint(handed / str(border)), border
+            trainer = stack.enter_context(self._going_on(path, final if at == step else at + 1, microbatch_size))
+            later = self._forward(trainer, step, watch)
             yield Standing(
-                trainer=trainer, saved=saved, passed_over=passed_over, ran=trainer.step - first, unlike=unlike
+                trainer=trainer,
+                saved=saved,
+                passed_over=passed_over,
+                ran=step - first,
+                unlike=later if unlike is None else unlike,
             )
+
+    @contextmanager
+    def _going_on(self, path: Path | None, step: int, microbatch_size: int | None) -> Iterator[Trainer]:
+        """A Trainer that goes on from a checkpoint (None: from the first weights) as the run did with `step`."""
+        with self.trainer(step, microbatch_size=microbatch_size) as trainer:
+            if path is not None:
+                trainer.restore_from_checkpoint(path)
+            trainer.streams.skips[:] = self.skips(step)  # also those that a checkpoint before a rollback lacks
+            self._add_validations(trainer)
+            yield trainer
+
+    def _forward(self, trainer: Trainer, step: int, watch: Watch | None) -> int | None:
+        """Run `trainer` forward until after `step`; the first step that came out otherwise than in the ledger."""
+        unlike: int | None = None
+        while trainer.step < step:
+            result, line = self.take(trainer)
+            if watch is not None:
+                watch(result, line)
+            if unlike is None and line is not None and line_differences(line, line_from(result)):
+                unlike = line.step
+        return unlike
 
     def take(self, trainer: Trainer) -> tuple[StepResult, LedgerLine | None]:
         """The next step of `trainer` as the run took it, and its line of the ledger if that is there."""
@@ -275,7 +319,7 @@ class Past:
             if validation.nominal_time not in known:
                 trainer.history.append(validation)
 
-    def _restore(self, trainer: Trainer, most: int) -> tuple[Saved | None, tuple[str, ...]]:
+    def _newest_whole(self, most: int) -> tuple[Saved | None, tuple[str, ...]]:
         passed_over = []
         for saved in reversed(self.checkpoints()):
             if saved.step > most:
@@ -285,7 +329,6 @@ class Past:
             except CheckpointError as error:
                 passed_over.append(f"{saved.path.name} is not used: {error}")
                 continue
-            trainer.restore_from_checkpoint(saved.path)
             return saved, tuple(passed_over)
         return None, tuple(passed_over)
 
@@ -293,13 +336,6 @@ class Past:
 def opened(past: Past | str | os.PathLike[str]) -> Past:
     """The past of a run, or that of the run in a folder."""
     return past if isinstance(past, Past) else Past(past)
-
-
-def config_from(document: Mapping[str, Any]) -> RunConfig:
-    """The configuration that a saved one describes, made again by its recipe."""
-    options, chosen = document["options"], document.get("set", {})
-    below = {name: value for name, value in chosen.items() if name.partition(".")[0] not in options}
-    return replace(recipes.configure(document["recipe"], {**options, **below}), set=chosen)
 
 
 def without_rollback(spikes: Spikes) -> Spikes:
@@ -326,15 +362,6 @@ def whole_units(samples: int, source: Source) -> int:
     if isinstance(source, MinibatchSource):
         unit = source.arguments["block"] or source.arguments["lanes"] or 1
     return -(-samples // unit) * unit
-
-
-def state_of(path: Path) -> dict[str, Any] | None:
-    """The state document of a checkpoint; None where it cannot be read or says nothing of step and time."""
-    try:
-        state = json.loads((path / checkpoint.STATE).read_text(encoding="utf-8"))
-        return state if isinstance(state["step"], int) and isinstance(state["nominal_time"], int) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _say_nothing(text: str) -> None:

@@ -4,8 +4,7 @@ The step itself is the engine's own, so what is recorded are its numbers and no 
 finite do not end it early here: all samples are seen, and the engine then refuses the update as it would have.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -126,12 +125,3 @@ def joined(pieces: Sequence[Piece], name: str) -> NDArray[Any]:
     """An array of all pieces, in nominal order: leaves may have been computed in another."""
     ordered = sorted(pieces, key=lambda piece: piece.start)
     return np.concatenate([getattr(piece, name) for piece in ordered])
-
-
-def norm_of(tensors: Mapping[str, Tensor]) -> float:
-    """The 2-norm of all tensors together, in float64.
-
-    >>> norm_of({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])})
-    5.0
-    """
-    return math.hypot(*[float(torch.linalg.vector_norm(tensor.double())) for tensor in tensors.values()])

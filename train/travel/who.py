@@ -4,7 +4,6 @@ No checkpoint is needed and nothing was recorded for it: a step is an interval o
 a function of data and seed.
 """
 
-import itertools
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,8 @@ from minibatch.timeline import Holes, holes_of
 from minibatch.train.joint import JointSource
 from minibatch.train.ledger import LedgerLine
 from minibatch.train.skips import Skip, kept
-from minibatch.train.travel.opening import Past, opened, state_of, whole_units
+from minibatch.train.travel.configured import state_of
+from minibatch.train.travel.opening import Past, opened, whole_units
 
 Integers = NDArray[np.int64]
 
@@ -77,13 +77,16 @@ def who(past: Past | str | os.PathLike[str], first: int, stop: int | None = None
     past = opened(past)
     first = checked_integer(first, "step", least=1)
     stop = first + 1 if stop is None else stop
-    begin = past.ledger.line_at(first)
-    with past.source(first) as source:
-        check_data(past, source)
-        axes, skips = axes_of(source), past.skips(first)
-        for line in itertools.chain([begin], past.ledger.between(first + 1, stop)):
-            for axis in axes:
-                yield axis.step(line, skips)
+    past.ledger.line_at(first)  # which says what there is
+    begin = first
+    for end in [*past.borders(first, stop - 1), stop - 1]:  # a resume may have changed what is left out, and transforms
+        with past.source(begin) as source:
+            check_data(past, source)
+            axes, skips = axes_of(source), past.skips(begin)
+            for line in past.ledger.between(begin, end + 1):
+                for axis in axes:
+                    yield axis.step(line, skips)
+        begin = end + 1
 
 
 def when_seen(past: Past | str | os.PathLike[str], row: int, *, stream: str | None = None) -> Iterator[Occurrence]:
