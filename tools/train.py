@@ -171,6 +171,7 @@ def as_document(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> d
         "samples": outcome.nominal_time,
         "validation": dict(outcome.validation),
         "parameters_digest": outcome.parameters_digest,
+        "best_nominal_time": outcome.best_nominal_time,
         "checkpoint": str(outcome.checkpoint),
         "seconds": seconds,
     }
@@ -188,5 +189,7 @@ def print_result(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> 
         table.add_row(f"held out: {name}", "no samples" if value is None else f"{value:.5g}")
     table.add_row("parameters", outcome.parameters_digest)
     table.add_row("checkpoint", str(outcome.checkpoint))
+    if outcome.best_nominal_time is not None:
+        table.add_row("best weights", f"those at nominal time {outcome.best_nominal_time:,}, and what is above is theirs")
     table.add_row("time", f"{seconds:.1f} s")
     Console().print(table)

@@ -47,6 +47,9 @@ class Samples:
     def __getitem__(self, name: str) -> Any:
         return self._values[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._values
+
 
 class TensorBatch(Mapping[str, Any]):
     """A minibatch, or a stretch of one: `batch["label"]` is a tensor (n, …) on `device` (None: the CPU).
@@ -146,13 +149,13 @@ class TensorBatch(Mapping[str, Any]):
         """A field of the whole minibatch, as one array."""
         if self._whole is not None:
             return self._whole._values(name)
-        if name in self._batch.fields:
+        if name in self._batch:
             values = self._batch[name]
             return self._laid_out(name) if isinstance(values, Ragged) else values
         if name in BESIDE and isinstance(self._batch, Batch) and (ids := self._batch.segment_ids) is not None:
             return {"segment_ids": ids, "positions": self._batch.positions, "token_mask": ids > 0}[name]
         field, _, what = name.rpartition("_")
-        if what in ("mask", "lengths") and field in self._batch.fields and isinstance(self._batch[field], Ragged):
+        if what in ("mask", "lengths") and field in self._batch and isinstance(self._batch[field], Ragged):
             return self._laid_out(field, what)
         raise KeyError(name)
 

@@ -165,7 +165,7 @@ class RunFolder:
 
 
 def noted_configs(folder: Path) -> list[tuple[int, Any]]:
-    """What configs.jsonl of a run says, in order: (step, the configuration of the steps after it); empty without one."""
+    """What configs.jsonl of a run says, in order: (step, configuration of the steps after it); empty without one."""
     if not (folder / CONFIGS).exists():
         return []
     return [(line["step"], line["config"]) for line in Ledger(folder / CONFIGS).documents(0)]

@@ -1,7 +1,8 @@
 """Parameter groups by patterns of qualified names: rates, decay, momentum, own schedules, and what is frozen.
 
 Rules are applied to every parameter in the order they are given; where several match, the later one wins, entry by
-entry. Weight decay leaves out parameters with fewer than two axes (biases, gains of norms), unless it is asked for.
+entry; of a number, its schedule and what it is worked out from (see WORKED_OUT), the last one given holds. Weight
+decay leaves out parameters with fewer than two axes (biases, gains of norms), unless it is asked for.
 
 >>> from torch import nn, optim
 >>> model = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3), nn.Linear(3, 2))
@@ -28,9 +29,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minibatch.train.rates import Schedule
+from minibatch.train.schedules.schedule import Schedule
 
 Named = nn.Module | Iterable[tuple[str, Tensor]]
+
+# Entries of rates.py that work out a number of a group at every step: beside them the number itself would be lost.
+WORKED_OUT = {"momentum": "momentum_time_constant", "weight_decay": "weight_decay_per_sample"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Rule:
                 raise ValueError(f"Rule({self.pattern!r}): {name}={value!r}, expected a finite number ≥ 0, or None")
         if self.rate is not None and "lr" in self.schedules:
             raise ValueError(f"Rule({self.pattern!r}): rate={self.rate} and a schedule of its own for lr; give one")
+        for name, constant in WORKED_OUT.items():
+            ways = {f"{name}=": getattr(self, name) is not None, f"a schedule of {name}": name in self.schedules,
+                    f"the entry {constant}": self.entries.get(constant) is not None}  # fmt: skip
+            if len(given := [way for way, there in ways.items() if there]) > 1:
+                raise ValueError(f"Rule({self.pattern!r}): {' and '.join(given)}; give one of them")
         taken = {"params", "lr_scale", "weight_decay", "momentum", "schedules"} & set(self.entries)
         if taken:
             raise ValueError(
@@ -161,14 +170,22 @@ def _entries(
     for rule in rules:
         entries.update(rule.entries)
         if rule.rate is not None:
+            if "lr" in schedules:
+                raise ValueError(f"{_title(rule)} scales the rate, for which there is a schedule of the group's own")
             entries["lr_scale"] = rule.rate
-        if rule.momentum is not None:
-            entries["momentum"] = rule.momentum
-        if rule.weight_decay is not None and (matrix or rule.vectors):
-            entries["weight_decay"] = rule.weight_decay
-        own = dict(rule.schedules)
+        numbers, own = {"momentum": rule.momentum, "weight_decay": rule.weight_decay}, dict(rule.schedules)
         if not (matrix or rule.vectors):
+            numbers.pop("weight_decay")
             own.pop("weight_decay", None)
+        for name, constant in WORKED_OUT.items():
+            number = numbers.get(name)
+            if number is not None:
+                entries[name] = number
+            if number is not None or rule.entries.get(constant) is not None:
+                schedules.pop(name, None)
+            if number is not None or name in own:
+                entries.pop(constant, None)
+                schedules.pop(constant, None)
         schedules |= own
     if schedules:
         entries["schedules"] = schedules

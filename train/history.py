@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from minibatch.train.schedules import ValuesByName
 from minibatch.train.validation import Validation
 
 
-def values_of(history: Sequence[Validation]) -> Values:
+def values_of(history: Sequence[Validation]) -> ValuesByName:
     """By name of a term or metric, (nominal time, value) of every validation that measured it, in their order.
 
     >>> first = Validation(pairs={"error": (1.0, 4.0)}, samples=4, nominal_time=100)

@@ -19,6 +19,7 @@ from minibatch.train.best import BestWeights, Watch
 from minibatch.train.callbacks.hooks import Callback as Callback
 from minibatch.train.callbacks.hooks import Hooks
 from minibatch.train.every import Every
+from minibatch.train.idle import Idle
 from minibatch.train.patience import Mode
 from minibatch.train.progress import ProgressLine, Reporter, Told
 from minibatch.train.result import StepResult
@@ -195,6 +196,7 @@ class _Run:
         self.best = BestWeights(trainer, watch) if restore_best else None
         self.hooks = hooks
         self.told = told
+        self.idle = Idle(trainer)
         self.validation: Validation | None = None
         self.saved = trainer.nominal_time if trainer.step else -1
         self.reasons: list[str] = []
@@ -219,6 +221,8 @@ class _Run:
             if self.saved != self.trainer.nominal_time and (self.save_due or (stop and self.trainer.has_folder)):
                 self._save()
             self.trainer.wait_for_saves()
+            if finished:
+                self.idle.end()
             reason = ended or "; ".join(self.reasons)
             best = self.best.put_back() if self.best is not None else None
         except KeyboardInterrupt:
@@ -258,6 +262,7 @@ class _Run:
         trainer, limits, reasons = self.trainer, self.limits, self.reasons
         on_step: list[Callback] = [*self.hooks.on_step, *(stop for stop in signals if stop not in self.hooks.on_step)]
         log_every, validate_due, save_due, told = trainer.log_every, self.validate_due, self.save_due, self.told
+        idle = self.idle
         recent: list[StepResult] = []
         while (now := trainer.nominal_time) < limits.samples and trainer.step < limits.steps:
             size, left = trainer.next_size, limits.samples - now
@@ -269,6 +274,8 @@ class _Run:
                 self._went_back()
                 recent = []
                 continue
+            if not idle.over:
+                idle.add(result)
             if told.anybody:
                 recent.append(result)
                 if step % log_every == 0 or interval[1] >= limits.samples or step >= limits.steps:
@@ -308,6 +315,7 @@ class _Run:
 
     def _went_back(self) -> None:
         self.saved = self.trainer.nominal_time
+        self.idle.went_back()
         for hook in self.hooks.on_rollback:
             hook(self.trainer)
 

@@ -49,8 +49,11 @@ def after_bad_step(trainer: "Trainer", result: StepResult, shares: Sequence[Shar
         roll_back(trainer, result)
         return
     often = f", after {trainer.spikes.most} others were left out" if trainer.spikes.action != "stop" else ""
+    stands = "The weights are as before this step"
+    if trainer.step > result.step:  # on a device, where a spike that is left out is known at the next log point
+        stands = f"It has been left out, too, and later steps have been made: the run stands after step {trainer.step}"
     raise SpikeError(
-        f"{title(result)}: a spike{often}. The weights are as before this step. Look at its samples (who, blame), then "
+        f"{title(result)}: a spike{often}. {stands}. Look at its samples (who, blame), then "
         "go on with skips=[Skip(start=…, stop=…)], or with Spikes(action='skip')"
     )
 

@@ -21,7 +21,7 @@ from minibatch.errors import CheckpointError
 from minibatch.storage import write_atomically
 from minibatch.train import foreign, loop, recipes, user_code
 from minibatch.train.best import Watch
-from minibatch.train.checkpoint import checkpoints_in
+from minibatch.train.checkpoint import checkpoints_in, place
 from minibatch.train.config import Prepared, RunConfig, described, differences, save_config
 from minibatch.train.digest import parameters_digest
 from minibatch.train.folder import note_config
@@ -39,6 +39,8 @@ class Outcome:
     """How a run ended: finished, or stopped for a reason; values on held-out data are those of a finished run.
 
     stopped: why it is not finished, None if it is. ended_by: what ended it in any case: "max_samples", or patience.
+    validation, parameters_digest, checkpoint: of the last weights; of a finished run with `restore_best`, of its best,
+    which were measured at `best_nominal_time`.
     """
 
     step: int
@@ -48,6 +50,7 @@ class Outcome:
     validation: Mapping[str, float | None]
     parameters_digest: str
     checkpoint: Path
+    best_nominal_time: int | None = None
 
 
 def load_config(folder: str | os.PathLike[str], say: Callable[[str], None] = announce) -> RunConfig:
@@ -191,14 +194,17 @@ def run_recipe(
         validation = ended.best or ended.validation
         if finished and validation is None and trainer.validation is not None:
             validation = trainer.validate(record=False)
+        best = ended.best if finished else None
+        saved = checkpoints_in(out / "checkpoints")
         outcome = Outcome(
             step=trainer.step,
             nominal_time=trainer.nominal_time,
             stopped=None if finished else ended.stopped,
             validation={} if validation is None else dict(validation),
             parameters_digest=parameters_digest(trainer.model),
-            checkpoint=checkpoints_in(out / "checkpoints")[-1],
+            checkpoint=saved[-1] if best is None else place(out / "checkpoints", best.nominal_time),
             ended_by=ended.stopped,
+            best_nominal_time=None if best is None else best.nominal_time,
         )
         if finished:
             save_result(out, config, outcome)
@@ -210,15 +216,15 @@ def data_folder(out: Path, data: Path | None, say: Callable[[str], None] = annou
 
     So that whatever looks at the run later finds them. What out/data is already, it stays.
     """
-    place = out / "data"
+    inside = out / "data"
     if data is None:
-        return place
-    if not os.path.lexists(place):
+        return inside
+    if not os.path.lexists(inside):
         out.mkdir(parents=True, exist_ok=True)
         try:
-            place.symlink_to(os.path.abspath(data), target_is_directory=True)
+            inside.symlink_to(os.path.abspath(data), target_is_directory=True)
         except OSError as error:  # on file systems without links
-            say(f"{place} could not be made a link to {data} ({error}): pass --data again with every command")
+            say(f"{inside} could not be made a link to {data} ({error}): pass --data again with every command")
     return data
 
 
@@ -322,5 +328,6 @@ def save_result(out: Path, config: RunConfig, outcome: Outcome) -> None:
         "nominal_time": outcome.nominal_time,
         "validation": outcome.validation,
         "parameters_digest": outcome.parameters_digest,
+        "best_nominal_time": outcome.best_nominal_time,
     }
     write_atomically(out / RESULT, (json.dumps(document, indent=1) + "\n").encode())

@@ -23,7 +23,7 @@ from minibatch.train.ownership import owned_parameters, unreached_message
 from minibatch.train.precision import Precision, PrecisionName
 from minibatch.train.regularizers import Recorder, Regularization, Regularizer
 from minibatch.train.result import StepResult
-from minibatch.train.schedules import Schedule
+from minibatch.train.schedules import Schedule, ValuesByName
 from minibatch.train.spikes import Detector, Spikes
 from minibatch.train.streams import Source, Streams, Taken
 from minibatch.train.terms import Share, Term
@@ -114,7 +114,9 @@ class Steps:
         """Whether the numbers of a step are looked at as they come; else they stay on the device."""
         return self.update.watch == "host"
 
-    def compute(self, taken: Taken, nominal_size: int, result: StepResult, values: Values) -> tuple[list[Share], bool]:
+    def compute(
+        self, taken: Taken, nominal_size: int, result: StepResult, values: ValuesByName
+    ) -> tuple[list[Share], bool]:
         """The gradient of a step, in the parameters' `grad`: its shares, and whether it is known to be finite.
 
         nominal_size: the minibatch size that was asked for. values: of the validations so far, for schedules.

@@ -36,7 +36,7 @@ from minibatch.train.progress import announce as print_to_stderr
 from minibatch.train.regularizers import Regularizer
 from minibatch.train.result import StepResult, fetch_all
 from minibatch.train.saving import Restored
-from minibatch.train.schedules import Schedule, checked_sizes, size_at
+from minibatch.train.schedules import Schedule, ValuesByName, checked_sizes, size_at
 from minibatch.train.skips import Skip
 from minibatch.train.spikes import Spikes
 from minibatch.train.staging import Staging
@@ -154,7 +154,7 @@ class Trainer:
         self.step = 0
         self.target = 0  # the nominal time that `fit` trains up to, 0 where it is not known; for callbacks
         self.history: list[Validation] = []  # of the run, in the order of nominal time; checkpoints hold it
-        self._values: tuple[int, Values] = (0, {})
+        self._values: tuple[int, ValuesByName] = (0, {})
 
         self.foreign_noise = foreign_noise
         self.converted = foreign.check_noise(model, foreign_noise)
@@ -215,7 +215,7 @@ class Trainer:
             weakref.finalize(self, RunFolder.close, self._folder)
 
     @property
-    def values(self) -> Values:
+    def values(self) -> ValuesByName:
         """What validations have measured so far, by name: (nominal time, value) of each, in the order of time."""
         seen, values = self._values
         if seen != len(self.history):
@@ -226,6 +226,8 @@ class Trainer:
     @property
     def next_size(self) -> int:
         """The minibatch size of the next step."""
+        if isinstance(self.minibatch_size, int):
+            return self.minibatch_size
         watched: str | None = getattr(self.minibatch_size, "watches", None)
         return size_at(self.minibatch_size, self.nominal_time, self.values.get(watched, ()) if watched else ())
 
@@ -336,7 +338,7 @@ class Trainer:
             if self._folder is not None:
                 self._folder.add(result)
             if recovery.ends(self, result) and recovery.went_on(self, result):
-                too_many = result
+                too_many = result if too_many is None else too_many
             elif recovery.ends(self, result):
                 if self.detector is not None:
                     self.detector.forget(len(recent) - number)

@@ -17,7 +17,7 @@ from minibatch.train.precision import Precision
 from minibatch.train.rates import set_rates
 from minibatch.train.regularizers import Regularization
 from minibatch.train.result import StepResult
-from minibatch.train.schedules import Schedule
+from minibatch.train.schedules import Schedule, ValuesByName
 from minibatch.train.spikes import Detector
 
 
@@ -51,6 +51,8 @@ class Update:
         self.precision = precision
         self.averaging = averaging
         self.spikes = spikes
+        half = any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in parameters)
+        self._norms = norms if half else torch._foreach_norm
         self.touched = False  # whether the last `apply` got as far as changing weights
         self.curved = [optimizer for optimizer in optimizers if hasattr(optimizer, "curvature_due")]
 
@@ -101,7 +103,7 @@ class Update:
             if optimizer.curvature_due(result.step - 1)
         )
 
-    def set_rates(self, t0: int, t1: int, values: Values) -> tuple[float, ...]:
+    def set_rates(self, t0: int, t1: int, values: ValuesByName) -> tuple[float, ...]:
         """Set the optimizers' numbers for the step [t0, t1) of nominal time; the rates, one per optimizer."""
         if [len(optimizer.param_groups) for optimizer in self.optimizers] != self._groups:
             raise TrainingError(
@@ -112,7 +114,7 @@ class Update:
 
     def _measure(self, result: StepResult, gradients: list[Tensor]) -> bool:
         # A handful of floats: math.hypot beats the launches of a stack and a norm, and cannot overflow.
-        norm = math.hypot(*[n.item() for n in norms(gradients)]) if gradients else 0.0
+        norm = math.hypot(*[n.item() for n in self._norms(gradients)]) if gradients else 0.0
         result.set_grad_norm(norm)
         if norm - norm != 0.0:  # NaN or infinite
             return False
@@ -136,7 +138,7 @@ class Update:
 
     def _measure_on_device(self, result: StepResult, gradients: list[Tensor]) -> bool:
         """Whether to call the optimizers: what they then do is decided on the device if it is watched there."""
-        of_each = norms(gradients) if gradients else [torch.zeros_like(self.found.flag)]
+        of_each = self._norms(gradients) if gradients else [torch.zeros_like(self.found.flag)]
         norm = torch.linalg.vector_norm(torch.stack(of_each))
         finite = torch.isfinite(norm)
         for numerator in result.numerators:

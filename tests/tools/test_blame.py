@@ -1,6 +1,7 @@
 """`minibatch blame`: the ranking on the screen, as JSON and as pictures."""
 
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -56,6 +57,21 @@ def test_images_are_drawn_on_a_sheet(past, tmp_path):
     assert "16 images in" in result.stderr
     with Image.open(tmp_path / "worst.png") as image:
         assert min(image.size) > 100
+
+
+def test_a_step_that_did_not_come_out_as_in_the_ledger_is_exit_code_1(past, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(past.folder, copy, ignore=shutil.ignore_patterns(".lock"))
+    text = (copy / "ledger.jsonl").read_text()
+    (copy / "ledger.jsonl").write_text(text.replace(repr(past.ledger.line_at(25).grad_norm), "0.5"))
+    for step in (25, 27):
+        result = run("blame", copy, step, "--no-gradients")
+        assert result.exit_code == 1
+        assert "the step did not come out with the bits of the ledger" in result.stdout
+        result = run("blame", copy, step, "--no-gradients", "--json")
+        assert result.exit_code == 1
+        assert not json.loads(result.stdout)["exact"]
+    assert run("blame", copy, 24, "--no-gradients").exit_code == 0
 
 
 def test_a_step_that_is_not_there_is_one_line(past):

@@ -1,6 +1,7 @@
 """`minibatch fork`: says where the branch begins and how to go on, or goes on and compares."""
 
 import json
+import shutil
 
 import pytest
 
@@ -38,6 +39,17 @@ def test_a_trained_branch_is_compared_at_equal_times(past, tmp_path):
     first, last = document["validations"]
     assert first["run"] == first["fork"]
     assert (last["nominal_time"], last["run"] == last["fork"]) == (640, False)
+
+
+def test_weights_that_are_not_those_of_the_run_are_refused(past, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(past.folder, copy, ignore=shutil.ignore_patterns(".lock"))
+    text = (copy / "ledger.jsonl").read_text()
+    (copy / "ledger.jsonl").write_text(text.replace(repr(past.ledger.line_at(23).grad_norm), "0.5"))
+    result = run("fork", copy, tmp_path / "branch", "--at-step", 25, "--exact")
+    assert result.exit_code in (1, 2)
+    assert "step 23 came out otherwise than in the ledger" in " ".join(result.stderr.split())
+    assert not (tmp_path / "branch").exists()
 
 
 @pytest.mark.parametrize(

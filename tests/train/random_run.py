@@ -233,7 +233,7 @@ class Plan:
         if self.hidden:
             regularizers.append(HiddenL1(coefficient=0.1, pattern="middle", stream="a" if self.joint else None))
         microbatch = options.pop("microbatch_size", self.microbatch)
-        if self.promise == "bits" and microbatch is not None:
+        if (self.promise == "bits" or self.batch_norm == "leaf") and microbatch is not None:
             microbatch += self.leaf_size
         dtype = self.dtype
         trainer = Trainer(

@@ -100,7 +100,9 @@ LOSSES = {
     "ctc": on(losses.ctc, "text", output="steps", target_lengths=of_batch("letters")),
     "uncertain": uncertain(on(losses.mse, "target", output="values"), of_outputs("s"), "it"),
     "mmd": on(losses.mmd, output=("a", "b"), bandwidths=(1.0, 4.0)),
-    "contrastive": on(losses.contrastive, output=("a", "b"), keys=of_batch("key"), temperature=of_outputs("temperature")),
+    "contrastive": on(
+        losses.contrastive, output=("a", "b"), keys=of_batch("key"), temperature=of_outputs("temperature")
+    ),
     "contrastive_margin": on(losses.contrastive_margin, output=("a", "b")),
 }  # fmt: skip
 

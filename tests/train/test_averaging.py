@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from minibatch.errors import CheckpointError
 from minibatch.train.averaging import EMA, Averaging
+from tests.train.small import make_source, make_trainer, write
 
 
 def model(value=0.0, dtype=torch.float64):
@@ -208,3 +210,29 @@ def test_training_on_with_the_averaged_weights_in_place_is_refused():
 def test_impossible_averages_are_refused(options):
     with pytest.raises(ValueError, match="EMA: "):
         EMA(**options)
+
+
+@pytest.mark.parametrize("hole", [1, 2])
+def test_time_passes_over_a_step_without_samples(tmp_path, hole):
+    """The weights that stood during a hole of the source count as long as it lasts."""
+    with make_source(write(tmp_path / "data"), skip=[(9 * hole, 9 * hole + 9)]) as source:
+        trainer = make_trainer(source, averaging=EMA(halflife=9))
+        weights = []
+        for _ in range(4):
+            trainer.train_minibatch()
+            weights.append({name: p.detach().clone() for name, p in trainer.model.named_parameters()})
+    for name, average in trainer.averaging.tensors().items():
+        expected = sum(standing[name] * 0.5 ** (3 - step) for step, standing in enumerate(weights)) / 1.875
+        torch.testing.assert_close(average, expected, rtol=1e-12, atol=1e-13)
+
+
+def test_saving_with_the_averaged_weights_in_place_is_refused(tmp_path):
+    """A checkpoint would hold them as the weights to train on."""
+    with make_source(write(tmp_path / "data")) as source:
+        trainer = make_trainer(source, averaging=EMA(halflife=50))
+        for _ in range(3):
+            trainer.train_minibatch()
+        with trainer.averaging.applied(), pytest.raises(CheckpointError, match="leave `applied"):
+            trainer.save_checkpoint(tmp_path / "saved")
+        assert not (tmp_path / "saved").exists()
+        trainer.save_checkpoint(tmp_path / "saved")

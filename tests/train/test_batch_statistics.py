@@ -125,3 +125,63 @@ def test_a_term_on_a_frozen_layer_still_finds_its_parameters(data):
         trainer = Trainer(model, Term("fit", on(mse, "target")), torch.optim.SGD(model.parameters(), lr=0.1), source, 8,
                           inputs="x", batch_norm="frozen")  # fmt: skip
         assert trainer.train_minibatch().updated
+
+
+def test_leaves_larger_than_microbatches_are_refused(data):
+    """A leaf is computed at once: a smaller microbatch would not be what goes through the model."""
+    with make_source(data) as source:
+        with pytest.raises(ValueError, match=r"microbatch_size=4 is smaller than a leaf of 8.*batch_norm='leaf'"):
+            make_trainer(source, make_model(), batch_norm="leaf", leaf_size=8, microbatch_size=4)
+        make_trainer(source, make_model(), batch_norm="leaf", leaf_size=4, microbatch_size=4).train_minibatch()
+
+
+@pytest.mark.parametrize("promise", ["math", "data"])
+def test_sync_is_refused_for_cut_minibatches_whatever_is_promised(data, promise):
+    with make_source(data) as source, pytest.raises(ValueError, match=r"batch_norm='sync'.*microbatch_size=4 cuts it"):
+        make_trainer(source, make_model(), batch_norm="sync", microbatch_size=4, promise=promise)
+
+
+def test_frozen_statistics_stay_so_after_the_model_is_set_to_train_again(data):
+    with make_source(data) as source:
+        model = make_model()
+        trainer = make_trainer(source, model, batch_norm="frozen", promise="bits", leaf_size=4)
+        trainer.train_minibatch()
+        model.eval()
+        model.train()
+        trainer.train_minibatch()
+        assert model[1].running_mean.tolist() == [0.0] * 5
+        assert model[1].num_batches_tracked == 0
+
+
+def test_layers_that_normalise_each_sample_and_keep_running_statistics_are_layers_with_statistics(data):
+    def make():
+        layers = (nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten())
+        return nn.Sequential(*layers, nn.Linear(FEATURES, 2)).double()
+
+    with make_source(data) as source:
+        with pytest.raises(ValueError, match="the layers 1 would use statistics of 4 samples"):
+            make_trainer(source, make(), microbatch_size=4)
+        with pytest.raises(ValueError, match=r"the layers 1 .*promise='bits'"):
+            make_trainer(source, make(), promise="bits")
+        whole, leaves, frozen = make(), make(), make()
+        for model, options in (
+            (whole, {}),
+            (leaves, {"batch_norm": "leaf", "leaf_size": 4}),
+            (frozen, {"batch_norm": "frozen", "microbatch_size": 4}),
+        ):
+            source.seek(0)
+            make_trainer(source, model, **options).train_minibatch()
+        torch.testing.assert_close(leaves[1].running_mean, whole[1].running_mean, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(leaves[1].running_var, whole[1].running_var, rtol=1e-12, atol=1e-14)
+        assert whole[1].running_mean.any()
+        assert not frozen[1].running_mean.any()
+
+
+def test_a_step_leaves_no_hook_on_the_layers(data):
+    model = make_model()
+    for _ in range(2):
+        with make_source(data) as source:
+            trainer = make_trainer(source, model, batch_norm="leaf", leaf_size=4)
+            assert not model[1]._forward_hooks
+            trainer.train_minibatch()
+            assert not model[1]._forward_hooks

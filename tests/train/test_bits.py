@@ -217,3 +217,23 @@ def test_a_term_that_reaches_no_parameter_is_only_watched(data):
     watched = Term("watched", on(mse, "target", output="values"), coefficient=0.0)
     digest, result = run(data, steps=1, terms=(Term("class", on(cross_entropy, "label", output="logits")), watched))
     assert result["watched"] > 0
+
+
+@pytest.mark.parametrize("precision", [None, "fp16"])
+def test_a_loss_that_is_not_a_number_is_told_as_such_and_stops_the_run(data, precision):
+    """As under "math": its leaves are added up although the step ends early, and no smaller scale is tried."""
+
+    def broken(outputs, batch):
+        values = outputs["logits"].square().sum(1)
+        return values * float("nan") if 3 in batch.times else values
+
+    options = {"terms": Term("x", broken), "check_unreached": False, "precision": precision, "minibatch_size": 9}
+    with make_source(data) as source:
+        trainer = make_trainer(source, **{**OPTIONS, "inputs": Casted(torch.float32), **options})
+        trainer.model.float()
+        trainer.precision.scale = 1.0
+        before = parameters_digest(trainer.model)
+        with pytest.raises(NonFiniteError, match=r"step 1, .*total_loss nan, x nan"):
+            trainer.train_minibatch()
+        assert parameters_digest(trainer.model) == before
+        assert trainer.precision.scale == 1.0

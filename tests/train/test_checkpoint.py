@@ -1,10 +1,12 @@
 """Checkpoints are complete or recognisably not: every file cut, flipped or missing; the disk full; a writer killed."""
 
 import errno
+import gc
 import json
 import shutil
 import subprocess
 import sys
+import weakref
 
 import pytest
 import torch
@@ -250,3 +252,33 @@ def test_old_checkpoints_that_cannot_be_removed_are_announced_only(tmp_path, mon
     checkpoint.tidy(tmp_path, keep_last=1, announce=said.append)
     assert len(said) == 1
     assert "could not be removed" in said[0]
+
+
+def test_a_checkpoint_of_another_run_does_not_take_over_a_folder_that_holds_one(run, copied):
+    """Else the first step would cut off the ledger there, and set the checkpoints aside, of a run nobody named."""
+    data, other = run
+    _, folder = copied
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with make_source(data) as source, make_trainer(source, folder=folder) as trainer:
+        trainer.restore_from_checkpoint(other / "checkpoints" / "t-000000000027")
+        for attempt in (trainer.train_minibatch, trainer.save_checkpoint):
+            with pytest.raises(CheckpointError, match="already holds a run"):
+                attempt()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.name in {p.name for p in before} and
+            path.is_file()} == before  # fmt: skip
+    with make_source(data) as source, make_trainer(source, folder=folder) as trainer:
+        trainer.restore_from_checkpoint(folder / "checkpoints" / "t-000000000027")  # its own does
+        assert trainer.train_minibatch().step == 4
+
+
+@pytest.mark.parametrize("restore_best", [False, True])
+def test_a_trainer_that_was_closed_is_given_back_to_memory_with_its_model(run, tmp_path, restore_best):
+    data, _ = run
+    with make_source(data) as source:
+        trainer = make_trainer(source, folder=tmp_path / "run", validation=data)
+        trainer.fit(max_samples=18, validate_every=9, restore_best=restore_best)
+        trainer.close()
+    left = [weakref.ref(trainer), weakref.ref(trainer.model)]
+    del trainer
+    gc.collect()
+    assert [ref() for ref in left] == [None, None]

@@ -7,6 +7,7 @@ from torch import nn
 from minibatch.models import MLP
 from minibatch.models.noise import Dropout
 from minibatch.train import Term, Trainer, mse, on, parameters_digest
+from minibatch.train.selfcheck import one_pass, selfcheck
 from tests.train.small import FEATURES, make_source, write
 
 
@@ -124,3 +125,24 @@ def test_values_must_be_one_per_sample_of_the_minibatch(data):
 def test_over_is_checked():
     with pytest.raises(ValueError, match="over='epoch'"):
         Term("x", on(mse, "target"), over="epoch")
+
+
+@pytest.mark.parametrize(
+    "options", [{"microbatch_size": 6}, {"promise": "bits", "leaf_size": 6, "microbatch_size": 6}]
+)
+def test_passes_in_any_order_see_every_sample_beside_its_own_fields(data, options):
+    """The outputs are put together in the order of nominal time, like the fields, not in that of the passes."""
+
+    def loss(outputs, batch):
+        return torch.tanh(outputs @ outputs.T).square().mean(1) + mse(outputs, batch["target"])
+
+    with make_source(data) as source:
+        model = MLP(sizes=(FEATURES, 8, 2), seed=1).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        trainer = Trainer(model, Term("pairs", loss, over="minibatch"), optimizer, source, 18, inputs="x", **options)
+        expected = one_pass(trainer, 18, list).gradients
+        for order in (lambda cuts: cuts[::-1], lambda cuts: [cuts[1], cuts[2], cuts[0]]):
+            for name, gradient in one_pass(trainer, 18, order).gradients.items():
+                rounding = {"rtol": 0.0, "atol": 0.0} if "promise" in options else {"rtol": 1e-9, "atol": 1e-11}
+                torch.testing.assert_close(gradient, expected[name], **rounding)
+        assert selfcheck(trainer).passed

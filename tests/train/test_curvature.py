@@ -4,8 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from minibatch.train import Term, Trainer, mse, on
-from tests.train.small import FEATURES, make_source, write
+from minibatch.train import NonFiniteError, Term, Trainer, mse, on, parameters_digest
+from minibatch.train.digest import tensors_digest
+from minibatch.train.optimizers.esgd import ESGD
+from minibatch.train.skips import Skip
+from minibatch.train.spikes import Spikes
+from minibatch.train.state import optimizer_tensors
+from tests.train.small import FEATURES, fields, make_source, write
 
 
 class Asking(torch.optim.SGD):
@@ -94,3 +99,70 @@ def test_second_derivatives_of_a_term_over_the_minibatch_need_it_whole(data):
         Trainer(model, term, optimizer, source, 8, inputs="x").train_minibatch()
         with pytest.raises(ValueError, match="second derivatives"):
             Trainer(model, term, optimizer, source, 8, 4, inputs="x").train_minibatch()
+
+
+class Kinked(nn.Module):
+    """Its loss |x w|^1.5 has at w = 0 a value and a slope, and a curvature that is infinite."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(FEATURES, dtype=torch.float64))
+
+    def forward(self, x):
+        return x @ self.w
+
+
+@pytest.mark.parametrize("policy", ["stop", "skip"])
+def test_products_that_are_not_finite_reach_neither_weights_nor_optimizer(data, policy):
+    with make_source(data) as source:
+        model = Kinked()
+        optimizer = ESGD(model.parameters(), lr=0.01, period=1)
+        term = Term("kinked", lambda outputs, batch: outputs.abs().pow(1.5) + outputs)
+        trainer = Trainer(model, term, optimizer, source, 9, inputs="x", on_nonfinite=policy)
+        if policy == "stop":
+            with pytest.raises(NonFiniteError, match="step 1"):
+                trainer.train_minibatch()
+        else:
+            result = trainer.train_minibatch()
+            assert not result.finite
+            assert not result.updated
+        assert not model.w.any()
+        assert not optimizer_tensors(trainer.optimizers, trainer.owned)
+
+
+def test_a_spike_that_is_left_out_changes_no_curvature(tmp_path):
+    """A run that was given the same skips from the beginning has the same bits."""
+    target = fields()["target"].copy()
+    target[30] = 1e4
+    jumping = write(tmp_path / "jumping", target=target)
+
+    def run(**options):
+        with make_source(jumping) as source:
+            model = make_model()
+            optimizer = ESGD(model.parameters(), lr=0.01, period=1)
+            term = Term("fit", on(mse, "target"), weight="uniform")
+            trainer = Trainer(model, term, optimizer, source, 9, inputs="x", announce=lambda text: None, **options)
+            for _ in range(12):
+                trainer.train_minibatch()
+            state = optimizer_tensors(trainer.optimizers, trainer.owned)
+            return trainer.streams.skips, parameters_digest(model), tensors_digest(state)
+
+    skips, *expected = run(spikes=Spikes(action="skip", warmup=4, window=8, factor=8.0))
+    assert len(skips) == 2
+    assert run(skips=[Skip(start=skip.start, stop=skip.stop) for skip in skips])[1:] == tuple(expected)
+
+
+@pytest.mark.parametrize("policy", [None, "leaf"])
+def test_running_statistics_count_a_step_with_curvature_once(data, policy):
+    statistics = []
+    for make in (lambda p: ESGD(p, lr=0.0, period=1), lambda p: torch.optim.SGD(p, lr=0.0)):
+        with make_source(data) as source:
+            model = nn.Sequential(nn.BatchNorm1d(FEATURES), nn.Linear(FEATURES, 2)).double()
+            trainer = Trainer(
+                model, Term("fit", on(mse, "target")), make(model.parameters()), source, 16, inputs="x",
+                batch_norm=policy, leaf_size=8,
+            )  # fmt: skip
+            trainer.train_minibatch()
+            statistics.append([buffer.tolist() for buffer in model.buffers()])
+            assert model[0].num_batches_tracked == 1
+    assert statistics[0] == statistics[1]

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from minibatch.train import Term, Trainer, cross_entropy, on, parameters_digest
+from minibatch.train.foreign import first_model
 from tests.train.small import make_source, write
 
 CLASS = Term("class", on(cross_entropy, "label"))
@@ -37,6 +38,37 @@ def make(model, source, **options):
     said = []
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     return Trainer(model, CLASS, optimizer, source, 9, inputs="x", announce=said.append, **options), said
+
+
+def plain(*, seed):
+    return nn.Linear(6, 3)
+
+
+def test_first_weights_of_torchs_own_layers_are_a_function_of_the_seed():
+    torch.manual_seed(5)
+    one = first_model(plain, 7)
+    torch.rand(3)
+    two, other = first_model(plain, 7), first_model(plain, 8)
+    assert torch.equal(one.weight, two.weight)
+    assert not torch.equal(one.weight, other.weight)
+
+
+def test_making_first_weights_leaves_the_global_generator_as_it_was():
+    before = torch.get_rng_state()
+    first_model(plain, 7)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_layers_that_are_drawn_in_two_ways_have_no_equal_weights():
+    def both(*, seed):
+        model = nn.ModuleList([nn.Linear(6, 3), nn.Linear(6, 3)])
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            nn.init.uniform_(model[1].weight, -(6**-0.5), 6**-0.5, generator=generator)
+        return model
+
+    model = first_model(both, 7)
+    assert not torch.equal(model[0].weight, model[1].weight)
 
 
 def test_torchs_dropout_is_refused_by_path_with_the_ways_out(data):

@@ -317,3 +317,17 @@ def test_unknown_fields_are_named_with_those_there_are(data):
             stepped(source, Term("it", LOSSES["mse"][0], weight="importance"))
         with pytest.raises(KeyError, match=r"'lable'.*label"):
             stepped(source, Term("it", on(cross_entropy, "lable", output="logits")))
+
+
+def test_of_large_losses_no_weights_are_kept_between_steps(data):
+    """Each has another value where the coefficient is scheduled; of 64 MB a step memory would soon be full."""
+    with make_source(data) as source:
+        model = torch.nn.Linear(FEATURES, 20_000).double()
+        big = Term("big", lambda outputs, batch: outputs.square(), coefficient=lambda t: 1 / (1 + t))
+        small = Term("small", lambda outputs, batch: outputs[:, 0].square(), coefficient=lambda t: 1 / (1 + t))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
+        trainer = Trainer(model, [big, small], optimizer, source, 9, inputs="x")
+        for _ in range(5):
+            trainer.train_minibatch()
+        kept = sum(seed.numel() for seed in trainer.gradient._seeds.values())
+        assert 0 < kept < 100  # those of the small term

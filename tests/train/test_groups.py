@@ -126,9 +126,33 @@ def test_every_parameter_gets_what_going_through_the_rules_one_by_one_gives(rule
     assert len(set(keys)) == len(keys)  # equal parameters share a group
 
 
+@pytest.mark.parametrize(("name", "constant"), [("momentum", "momentum_time_constant"),
+                                                ("weight_decay", "weight_decay_per_sample")])  # fmt: skip
+def test_of_a_number_its_schedule_and_what_it_is_worked_out_from_the_last_one_given_holds(name, constant):
+    ways = {
+        "number": (Rule("0.weight", **{name: 0.25}), {name: 0.25}),
+        "schedule": (Rule("0.weight", schedules={name: abs}), {"schedules": {name: abs}}),
+        "constant": (Rule("0.weight", entries={constant: 100.0}), {constant: 100.0}),
+    }
+    net = model()
+    for first, (before, _) in ways.items():
+        for last, (rule, expected) in ways.items():
+            found = by_name(net, groups(net, before, rule, decay_vectors=True))["0.weight"]
+            ours = {key: value for key, value in found.items() if key in (name, constant, "schedules")}
+            if last != "number":
+                ours.pop(name, None)  # beside a schedule or a constant it is only what the group begins with
+            assert ours == expected, (first, last)
+    for one, (_, theirs) in ways.items():
+        if one != "number":
+            found = by_name(net, groups(net, ways["number"][0], decay_vectors=True, **theirs))
+            assert {key: value for key, value in found["0.weight"].items() if key != "params"} == {name: 0.25}
+            assert theirs.items() <= found["2.weight"].items()
+
+
 @pytest.mark.parametrize(
     ("rules", "options", "message"),
     [
+        ([Rule("*", schedules={"lr": abs}), Rule("*.bias", rate=2.0)], {"lr": 0.1}, r"'\*.bias' scales the rate, for"),
         ([Rule("0.wieght")], {}, "the rule for '0.wieght' matches none of the 6 parameters: .*0.weight"),
         ([Rule("0.*", rate=2.0)], {}, "scales the rate: give groups the rate without a schedule, as lr="),
         ([Rule("*", freeze=True)], {}, "none of the 6 parameters is trainable"),
@@ -142,7 +166,10 @@ def test_rules_that_cannot_be_meant_are_refused(rules, options, message):
 @pytest.mark.parametrize(
     "options",
     [{"rate": -1.0}, {"weight_decay": float("nan")}, {"momentum": "much"}, {"rate": 2.0, "schedules": {"lr": abs}},
-     {"entries": {"momentum": 0.5}}],
+     {"entries": {"momentum": 0.5}}, {"momentum": 0.5, "schedules": {"momentum": abs}},
+     {"momentum": 0.5, "entries": {"momentum_time_constant": 9.0}},
+     {"weight_decay": 0.5, "entries": {"weight_decay_per_sample": 9.0}},
+     {"schedules": {"weight_decay": abs}, "entries": {"weight_decay_per_sample": 9.0}}],
 )  # fmt: skip
 def test_impossible_rules_are_refused(options):
     with pytest.raises(ValueError, match=r"Rule\('a\*'\)"):

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from minibatch.train import NonFiniteError, Term, Trainer, cross_entropy, on, parameters_digest, read_ledger
+from minibatch.train import EMA, NonFiniteError, Term, Trainer, cross_entropy, mse, on, parameters_digest, read_ledger
 from minibatch.train.digest import tensors_digest
-from minibatch.train.precision import Precision
+from minibatch.train.errors import SpikeError
 from minibatch.train.guard import Buffers, Found, watch_for
+from minibatch.train.precision import Precision
+from minibatch.train.spikes import Spikes
 from minibatch.train.state import optimizer_tensors
 from tests.train.small import TwoHeads, fields, make_source, make_trainer, write
 
@@ -191,7 +193,7 @@ def test_decisions_on_the_device_are_those_of_the_host(data, tmp_path, watch):
 
 
 def test_where_decisions_are_taken():
-    PLAIN, SCALED = Precision(None, torch.device('cpu')), Precision('fp16', torch.device('cuda'))
+    PLAIN, SCALED = Precision(None, torch.device("cpu")), Precision("fp16", torch.device("cuda"))
     parameters = [torch.zeros(1, requires_grad=True)]
     plain, fused = torch.optim.Adam(parameters), torch.optim.AdamW(parameters, fused=True)
     none, norm = Buffers(nn.Linear(1, 1)), Buffers(nn.BatchNorm1d(3))
@@ -249,3 +251,134 @@ def test_a_first_step_that_is_not_finite_is_told_as_such_or_skipped(data):
         trainer = make_trainer(source, on_nonfinite="skip")
         assert not trainer.train_minibatch().finite
         assert trainer.train_minibatch().finite
+
+
+@pytest.fixture(scope="module")
+def jumping(tmp_path_factory):
+    """A data set with one target that is far off."""
+    target = fields()["target"].copy()
+    target[BAD_ROW] = 1e4
+    return write(tmp_path_factory.mktemp("jumping") / "data", target=target)
+
+
+def leaving_out_spikes(source, *, most=100, **options):
+    """A trainer that leaves spikes out, with an optimizer that can decide on the device."""
+    model = TwoHeads().double()
+    defaults = {
+        "spikes": Spikes(action="skip", warmup=4, window=8, factor=8.0, most=most),
+        "check_unreached": False,
+        "log_every": 30,
+        "announce": lambda text: None,
+    }
+    return Trainer(
+        model,
+        Term("fit", on(mse, "target", output="values")),
+        torch.optim.Adam(model.parameters(), lr=0.02, fused=True),
+        source,
+        9,
+        inputs="x",
+        **{**defaults, **options},
+    )
+
+
+def test_a_spike_that_is_left_out_on_the_device_does_not_end_the_updates(jumping):
+    """Bad steps end the run here (on_nonfinite="stop"); spikes do not, and the two must not be taken for each other."""
+    seen = []
+    for watch in ("host", "device"):
+        with make_source(jumping) as source:
+            trainer = decide_on_device(leaving_out_spikes(source), watch)
+            digests = [everything(trainer)[0]]
+            results = []
+            for _ in range(30):
+                results.append(trainer.train_minibatch())
+                digests.append(everything(trainer)[0])
+            spikes = [result.step for result in results if result.spike]
+            still = [step for step in range(1, 31) if digests[step] == digests[step - 1]]
+            assert len(spikes) > 2
+            assert still == spikes
+            seen.append((spikes, digests[-1], trainer.streams.skips))
+    assert seen[0] == seen[1]
+
+
+def test_going_back_to_a_checkpoint_ends_what_a_bad_step_has_ended_on_the_device(data, tmp_path):
+    with make_source(data, shuffle=None) as source, on_device(source, "stop", None) as trainer:
+        decide_on_device(trainer).save_checkpoint(tmp_path / "first")
+        expected = None
+        for attempt in range(2):
+            for step in range(1, BAD_STEP + 1):
+                trainer.train_minibatch()  # no log point: nobody has seen that the fourth is bad
+                if step == BAD_STEP - 1:
+                    assert expected in (None, everything(trainer)), attempt
+                    expected = everything(trainer)
+            trainer.restore_from_checkpoint(tmp_path / "first")
+
+
+def test_a_bad_step_counts_as_no_update_once_its_values_are_fetched(data):
+    with make_source(data, shuffle=None) as source, on_device(source, "skip", None) as trainer:
+        decide_on_device(trainer)
+        results = [trainer.train_minibatch() for _ in range(5)]  # the fifth is a log point
+    assert [result.updated for result in results] == [True, True, True, False, True]
+
+
+def test_an_optimizer_derived_from_adam_is_waited_for():
+    """Its own code runs in bad steps, too: it obeys no flag."""
+
+    class Decayed(torch.optim.Adam):
+        def step(self, closure=None):
+            super().step(closure)
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.mul_(0.999)
+
+    optimizer = Decayed([torch.zeros(1, requires_grad=True)], fused=True)
+    plain = Precision(None, torch.device("cpu"))
+    assert watch_for(torch.device("cuda"), [optimizer], Buffers(nn.Linear(1, 1)), plain) == "wait"
+
+
+def test_after_too_many_spikes_on_the_device_weights_and_position_belong_together(jumping):
+    """The steps after the spike that was one too many have changed the weights: the run stands behind them."""
+    with make_source(jumping) as source:
+        whole = decide_on_device(leaving_out_spikes(source))
+        for _ in range(30):
+            whole.train_minibatch()
+    with make_source(jumping) as source:
+        trainer = decide_on_device(leaving_out_spikes(source, most=1))
+        for _ in range(29):
+            trainer.train_minibatch()
+        with pytest.raises(SpikeError, match=r"after 1 others were left out\. .*the run stands after step 30"):
+            trainer.train_minibatch()
+        assert (trainer.step, trainer.nominal_time) == (30, 270)
+        assert everything(trainer) == everything(whole)
+        assert trainer.streams.skips == whole.streams.skips
+        assert trainer.detector.state() == whole.detector.state()
+
+
+def test_steps_after_the_end_on_the_device_move_neither_averages_nor_the_memory_of_spikes(data):
+    seen = []
+    for watch in ("host", "device"):
+        with make_source(data, shuffle=None) as source:
+            trainer = leaving_out_spikes(
+                source, averaging=EMA(halflife=30), spikes=Spikes(of="grad_norm", warmup=2, window=3), log_every=10
+            )
+            decide_on_device(trainer, watch)
+            with pytest.raises(NonFiniteError, match="step 4"):
+                trainer.fit(max_samples=90)
+            remembered = trainer.detector.state()
+            seen.append((everything(trainer)[0], tensors_digest(trainer.averaging.tensors()), trainer.nominal_time,
+                         remembered["count"], pytest.approx(remembered["values"], rel=1e-12)))  # fmt: skip
+            values = remembered["values"]
+    assert seen[0][:4] == seen[1][:4]
+    assert values == seen[0][4]
+
+
+def test_nothing_is_validated_where_the_run_has_ended_unseen_on_the_device(data, tmp_path):
+    good = write(tmp_path / "good")
+    with make_source(data, shuffle=None) as source:
+        trainer = decide_on_device(leaving_out_spikes(source, spikes=None, validation=good))
+        for _ in range(BAD_STEP + 2):
+            trainer.train_minibatch()
+        with pytest.raises(NonFiniteError, match="step 4"):
+            trainer.validate()
+        assert trainer.history == []
+        assert trainer.nominal_time == 9 * BAD_STEP

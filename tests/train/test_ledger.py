@@ -14,6 +14,7 @@ from tests.train.small import make_source, make_trainer, write
 def result(step=3, numerator=97.125, denominator=64.0, **attributes):
     made = StepResult(("class", 'odd "100 %s"'), step, (128, 192), 64)
     made.numerators, made.denominators, made.coefficients = (numerator, 0.0), (denominator, 0.0), (0.5, 1.0)
+    made.measures = attributes.get("measures", made.denominators)
     made.learning_rates = (0.001, 1e-9)
     made.set_grad_norm(attributes.get("norm", 1 / 3))
     made.set_finite(attributes.get("finite", True))
@@ -31,6 +32,20 @@ def test_a_line_is_read_as_it_was_written(tmp_path):
     assert line.grad_norm == 1 / 3
     assert line.value("class") == 97.125 / 64
     assert line.value('odd "100 %s"') is None
+
+
+def test_what_a_mean_divides_by_is_written_only_where_the_objective_divides_by_something_else(tmp_path):
+    ledger = Lines(tmp_path / "ledger.jsonl")
+    ledger.add(line_of(result()))
+    ledger.add(line_of(result(step=4, denominator=1.0, measures=(64.0, 0.0))))
+    ledger.flush()
+    first, second = (json.loads(text) for text in (tmp_path / "ledger.jsonl").read_text().splitlines())
+    assert "measures" not in first
+    assert second["measures"] == {"class": 64.0}
+    for line in read_ledger(tmp_path):
+        assert line.mean("class") == 97.125 / 64
+        assert line.mean('odd "100 %s"') is None
+    assert [line.value("class") for line in read_ledger(tmp_path)] == [97.125 / 64, 97.125]
 
 
 def test_lines_are_strict_json_even_without_numbers(tmp_path):

@@ -139,7 +139,7 @@ def test_rules_and_entries_reach_the_groups():
     assert (found["0.bias"]["lr"], found["0.bias"]["lr_scale"], found["0.bias"]["momentum"]) == (0.2, 2.0, 0.5)
     assert (found["2.weight"]["lr"], found["2.weight"]["momentum"]) == (0.1, 0.9)
     set_rates([made], [None], 0, 8)
-    assert all(group["momentum"] == 0.3 for group in made.param_groups)
+    assert (found["0.bias"]["momentum"], found["2.weight"]["momentum"]) == (0.5, 0.3)  # the rule wins over the schedule
 
 
 def test_momentum_of_one_rule_puts_velocity_on_top():
@@ -170,11 +170,87 @@ def test_groups_and_parameters_are_taken_as_torch_takes_them():
         ("adam", {"preset": "convnet"}, "preset='convnet' has no optimizer 'adam', only sgd, nag"),
         ("adadelta", {"preset": "theanets", "lr": 0.1}, "adadelta has no learning rate there"),
         ("sgd", {"preset": "cntk"}, "sgd has no default for its learning rate"),
+        ("sgd", {"nesterov": True}, "nesterov=True is nothing without momentum"),
+        ("sgd", {"nesterov": True, "momentum": 0.0}, "nesterov=True is nothing without momentum"),
+        ("sgd", {"nesterov": True, "velocity": "inside"}, "nesterov=True is nothing without momentum"),
+        ("adam", {"nesterov": True}, "nesterov=True is nothing without momentum"),
+        ("rprop", {"nesterov": True}, "nesterov=True is nothing without momentum"),
+        ("adadelta", {"rho": 0.5, "halflife": 14.0}, "rho=0.5 and halflife=14.0 say the same"),
+        ("rmsprop", {"alpha": 0.5, "halflife": 14.0, "eps_inside": False}, "alpha=0.5 and halflife=14.0 say the same"),
+        ("adam", {"betas": (0.5, 0.5), "beta1_halflife": 7.0}, "betas=.* and beta1_halflife=7.0 say the same"),
+        ("adamw", {"betas": (0.5, 0.5), "beta2_halflife": 7.0}, "betas=.* and beta2_halflife=7.0 say the same"),
+        (
+            "sgd",
+            {"preset": "halcon", "weight_prior": 1e-3, "weight_decay": 2e-3},
+            "weight_decay=0.002 and weight_prior",
+        ),
+        ("sgd", {"momentum": 0.9, "momentum_time_constant": 100.0}, "momentum=0.9 and momentum_time_constant=100.0"),
+        ("sgd", {"weight_decay": 0.1, "weight_decay_per_sample": 0.1}, "weight_decay=0.1 and weight_decay_per_sample"),
+        (
+            "sgd",
+            {"schedules": {"momentum": abs}, "momentum_time_constant": 1.0},
+            "a schedule of momentum and momentum_t",
+        ),
     ],
 )
 def test_what_is_unknown_is_refused_with_the_nearest_name(name, options, message):
     with pytest.raises(ValueError, match=message):
         optimizer(name, model(), **options)
+
+
+def test_options_that_are_given_win_over_those_of_the_preset_that_say_the_same():
+    adam = optimizer("adam", model(), preset="theanets", betas=(0.5, 0.25))
+    assert adam.param_groups[0]["betas"] == (0.5, 0.25)
+    assert optimizer("adadelta", model(), preset="theanets", rho=0.5).param_groups[0]["rho"] == 0.5
+    half = optimizer("adadelta", model(), preset="cntk", halflife=1.0)
+    assert half.param_groups[0]["rho"] == pytest.approx(0.5)
+
+
+def test_nesterov_gives_momentum_only_to_groups_that_have_it():
+    net = model()
+    made = optimizer("sgd", net, Rule("0.*", momentum=0.5), lr=0.1, nesterov=True)
+    assert type(made) is torch.optim.SGD
+    found = {id(p): group["momentum"] for group in made.param_groups for p in group["params"]}
+    assert {name: found[id(p)] for name, p in net.named_parameters()} == {
+        name: 0.5 if name.startswith("0.") else 0.0 for name, _ in net.named_parameters()
+    }
+    for given in ({"schedules": {"momentum": lambda t: 0.3}}, {"momentum_time_constant": -32 / math.log(0.3)}):
+        for parameters in (net, net.parameters()):
+            moving = optimizer("sgd", parameters, lr=0.1, nesterov=True, **given)
+            assert moving.param_groups[0]["momentum"] == 0.0
+            set_rates([moving], [None], 0, 32)
+            assert [group["momentum"] for group in moving.param_groups] == [pytest.approx(0.3)]
+
+
+def test_a_schedule_of_momentum_needs_no_momentum_besides():
+    made = optimizer("adam", model(), momentum=0.0, schedules={"momentum": lambda t: 0.3})
+    set_rates([made], [None], 0, 32)
+    assert [group["momentum"] for group in made.param_groups] == [0.3]
+
+
+def test_rules_win_over_what_is_worked_out_for_all_groups():
+    net = model()
+    made = optimizer(
+        "sgd", net, Rule("*.bias", weight_decay=0.0, vectors=True), Rule("2.*", momentum=0.5),
+        preset="cntk", lr=0.1, momentum_time_constant=-64 / math.log(0.9), weight_decay_per_sample=1e-3,
+        decay_vectors=True,
+    )  # fmt: skip
+    set_rates([made], [None], 0, 64)
+    found = {id(p): (g["momentum"], g["weight_decay"]) for g in made.param_groups for p in g["params"]}
+    momenta, decays = ({name: found[id(p)][i] for name, p in net.named_parameters()} for i in (0, 1))
+    assert decays == {n: 0.0 if n.endswith("bias") else pytest.approx(0.064) for n in decays}
+    assert momenta == {n: 0.5 if n.startswith("2.") else pytest.approx(0.9) for n in momenta}
+
+
+def test_a_group_of_the_users_wins_over_what_is_worked_out_for_all():
+    weight, bias = model()[0].parameters()
+    made = optimizer(
+        "sgd", [{"params": [weight], "momentum": 0.5}, {"params": [bias]}], lr=0.1, momentum_time_constant=100.0
+    )
+    set_rates([made], [None], 0, 64)
+    assert [group["momentum"] for group in made.param_groups] == [0.5, math.exp(-0.64)]
+    with pytest.raises(ValueError, match=r"momentum=0\.5 and momentum_time_constant"):
+        optimizer("sgd", [{"params": [weight], "momentum": 0.5, "momentum_time_constant": 1.0}], lr=0.1, rate_per=1)
 
 
 def test_rules_without_names_and_entries_that_nobody_reads_are_refused():

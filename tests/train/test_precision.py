@@ -5,9 +5,10 @@ import torch
 
 from minibatch.models import MLP
 from minibatch.models.noise import Dropout
-from minibatch.train import Term, Trainer, cross_entropy, on, parameters_digest
+from minibatch.train import Term, Trainer, cross_entropy, mse, on, parameters_digest
 from minibatch.train.precision import FIRST_SCALE, GROWTH_STEPS, Precision
-from tests.train.small import CLASSES, FEATURES, make_source, write
+from minibatch.train.spikes import Spikes
+from tests.train.small import CLASSES, FEATURES, fields, make_source, write
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,33 @@ def test_the_loss_is_the_same_under_activation_checkpointing(data):
                 trainer.train_minibatch()
             digests.add(parameters_digest(model))
     assert len(digests) == 1
+
+
+def test_a_spike_that_is_left_out_says_nothing_about_the_scale(tmp_path):
+    target = fields()["target"].copy()
+    target[30] = 1e4
+    with make_source(write(tmp_path / "data", target=target)) as source:
+        model = MLP(sizes=(FEATURES, 2), seed=1)
+        trainer = Trainer(
+            model, Term("fit", on(mse, "target")), torch.optim.SGD(model.parameters(), lr=0.01), source, 9, inputs="x",
+            precision="fp16", spikes=Spikes(action="skip", warmup=4, window=8, factor=8.0), announce=lambda text: None,
+        )  # fmt: skip
+        trainer.precision.scale = 8.0
+        results = [trainer.train_minibatch() for _ in range(20)]
+    assert sum(result.spike for result in results) > 2
+    assert not any(result.overflow for result in results)
+    assert trainer.precision.scale == 8.0
+
+
+def test_a_step_whose_terms_reach_no_parameter_has_a_gradient_of_zero_in_half_precision_too(data):
+    with make_source(data) as source:
+        model = MLP(sizes=(FEATURES, CLASSES), seed=1)
+        term = Term("size", lambda outputs, batch: batch["x"].float().square().sum(1))
+        trainer = Trainer(
+            model, term, torch.optim.SGD(model.parameters(), lr=0.1), source, 9, inputs="x", precision="fp16",
+            check_unreached=False,
+        )  # fmt: skip
+        result = trainer.train_minibatch()
+        assert result["size"] > 0
+        assert result.grad_norm == 0.0
+        assert result.finite

@@ -130,6 +130,15 @@ def test_cntk_sums_squared_errors_over_elements_and_samples():
     assert value_of(preset("cntk").term("fit", on(mse, "target")), fields)["fit"] == 14.0
 
 
+def test_a_function_of_the_users_has_no_options_of_the_system_whatever_its_name_is():
+    def mse(outputs, targets):
+        return (outputs - targets).square().sum(1)
+
+    term = preset("theanets").term("fit", on(mse, "target"))
+    assert dict(term.loss.options) == {}
+    assert preset("halcon").term("fit", on(mse, "target")).denominator == "count"
+
+
 # --- update rules ---------------------------------------------------------------------------------------------------
 
 STEPS, ROWS = 6, 8
@@ -317,14 +326,13 @@ def test_the_optimizers_of_a_system_are_those_of_the_table():
         (lambda: preset("convnet").optimizer(one_weight(), 0.1, lr=0.1), "learning_rate=0.1 and lr=0.1"),
         (lambda: preset("convnet").optimizer(one_weight(), 0.1, algorithm="adam"), "has no optimizer 'adam'"),
         (lambda: preset("convnet").regularizers(weight_l2=0.1), "has no regularizer 'weight_l2'; it has wball"),
-        (lambda: preset("cntk").regularizers(weight_l2=0.1), "it has none, but weight_decay= of the optimizer"),
+        (lambda: preset("cntk").regularizers(weight_l2=0.1), "it has weight_decay= of the optimizer"),
         (lambda: preset("halcon").clip(1.0), "'halcon' has no gradient clipping"),
         (lambda: preset("cntk").clip(1.0, elements=2.0), "only 'theanets' clips by elements"),
         (lambda: preset("theanets").clip(1.0, truncate=True), "only 'cntk' has the choice"),
         (lambda: preset("convnet").schedule("exp[base=1;tgtFactor=2]"), "needs max_samples=, in samples"),
         (lambda: preset("convnet").schedule(0.1, epoch_size=5), "schedules do not depend on epoch_size, which is 5"),
         (lambda: preset("halcon").schedule([0.1, 0.2]), "'halcon' has only constant rates"),
-        (lambda: preset("halcon").average([], []), "0 values and 0 sizes"),
     ],
 )
 def test_what_a_system_does_not_have_is_refused_with_what_to_do(make, message):
@@ -370,13 +378,6 @@ def test_regularizers_are_reduced_as_the_system_does():
     assert preset("convnet").regularizers(wball=3.0)[0].coefficient == 3.0
 
 
-def test_reported_values_are_averaged_as_the_system_does():
-    values, samples = [1.0, 2.0, 6.0], [4, 4, 1]
-    found = {system: preset(system).average(values, samples) for system in SYSTEMS}
-    exact, mean = 18 / 9, 9 / 3
-    assert found == {"theanets": mean, "convnet": exact, "cntk": exact, "halcon": 6.0, "mindspore": mean}
-
-
 def test_dropout_and_stopping_are_those_of_the_system():
     assert [preset(system).make_dropout(0.5).rescale for system in SYSTEMS] == [
         "never",
@@ -408,8 +409,8 @@ def test_a_table_says_every_convention():
         assert text.startswith(f"preset {system}\n")
         for title in ("terms are divided by", "gradient clipping", "dropout", "schedules", "usual optimizer"):
             assert title in text
-    changed = preset("halcon", keep_last=7, dropout="test", batch_size=9, averaging="batches").describe()
-    for part in ("7", "scaled by 1 - p in eval", "9", "mean of the means"):
+    changed = preset("halcon", dropout="test", batch_size=9).describe()
+    for part in ("scaled by 1 - p in eval", "9"):
         assert part in changed
 
 
@@ -421,7 +422,6 @@ def test_no_field_is_without_effect_on_the_table(field):
         "denominators": {"mse": 5},
         "losses": {"mse": {"reduce": "sum"}},
         "normalize_class_weights": True,
-        "averaging": "last",
         "reduce": "mean_of_means",
         "penalties": {"prior": {"kind": "WeightPrior"}},
         "algorithm": "nag",
@@ -434,7 +434,6 @@ def test_no_field_is_without_effect_on_the_table(field):
         "dropout": "test",
         "batch_size": 77,
         "stopping": {"patience": 77},
-        "keep_last": 77,
     }
     base = preset("cntk", penalties={"weight_l2": {"kind": "WeightL2"}})
     assert dataclasses.replace(base, **{field: different[field]}).describe() != base.describe()

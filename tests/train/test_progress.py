@@ -92,7 +92,7 @@ def test_training_is_reported_in_the_unit_of_validations_whatever_the_objective_
     with (
         make_source(data) as source,
         make_trainer(
-            source, terms=terms, metrics=(), validation=data, folder=out, dropout=0.0, lr=0.0, schedules=None,
+            source, terms=terms, metrics=(), validation=data, folder=out, dropout=0.0, lr=1e-30, schedules=None,
             log_every=100,
         ) as trainer,
     ):  # fmt: skip

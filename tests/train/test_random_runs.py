@@ -1,6 +1,6 @@
 """Runs drawn at random agree with plain PyTorch in every step, and come through everything with the same bits.
 
-Ten seconds of what `python -m tests.train.random_run SECONDS` does for as long as one likes; the plans are the same in
+Some seconds of what `python -m tests.train.random_run SECONDS` does for as long as one likes; the plans are the same in
 every run of the tests.
 """
 
@@ -11,7 +11,7 @@ import pytest
 from tests.train import random_run
 
 PLANS = 60
-SECONDS = 10.0
+SECONDS = 8.0
 
 
 @pytest.fixture(scope="module")

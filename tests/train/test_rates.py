@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from minibatch.train.optimizers import CntkAdam, FSAdagrad, optimizer
 from minibatch.train.rates import entries_in_motion, set_rates
+from minibatch.train.schedules import cntk_list, momentum_at
 
 
 def weights(count=2):
@@ -101,8 +102,17 @@ def test_a_time_constant_is_cntks_conversion_of_momentum_and_becomes_a_beta_wher
     adam = torch.optim.Adam([{"params": weights(), "momentum_time_constant": 0.0, "variance_time_constant": 720000}])
     set_rates([adam], [None], 0, 32)
     assert adam.param_groups[0]["betas"] == (0.0, math.exp(-32 / 720000))
-    with pytest.raises(ValueError, match="momentum_time_constant=-1"):
-        set_rates([sgd({"momentum_time_constant": -1})], [None], 0, 8)
+    for impossible in (-1, math.inf, math.nan, "long"):
+        with pytest.raises(ValueError, match=f"momentum_time_constant={impossible!r}"):
+            set_rates([sgd({"momentum_time_constant": impossible})], [None], 0, 8)
+
+
+def test_a_time_constant_may_have_a_schedule_of_its_own():
+    longer = cntk_list([500, 1100], epoch_size=1000)
+    made = sgd({"momentum_time_constant": longer(0), "schedules": {"momentum_time_constant": longer}})
+    for t0, tau in ((936, 500), (1000, 1100)):
+        set_rates([made], [None], t0, t0 + 64)
+        assert made.param_groups[0]["momentum"] == momentum_at(tau, 64)
 
 
 def test_cntks_optimizers_are_told_samples_and_variance_momentum():

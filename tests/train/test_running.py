@@ -7,12 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from minibatch.errors import CheckpointError
-from minibatch.train import FolderInUseError, read_ledger, recipes
+from minibatch.train import FolderInUseError, parameters_digest, read_ledger, recipes
+from minibatch.train.checkpoint import checkpoints_in, time_of
 from minibatch.train.config import described
+from minibatch.train.foreign import first_model
 from minibatch.train.lock import FolderLock
 from minibatch.train.running import config_for, load_config, merged, run_recipe
+from minibatch.train.saved_model import load_model
 from tests.train import tiny_recipe
 
 SHORT = {"max_samples": 1000}
@@ -252,6 +256,39 @@ def test_a_run_without_patience_left_is_finished_and_stays_so(file, tmp_path):
     again = tiny_run(file, tmp_path / "run", resume=True)
     assert again.nominal_time == outcome.nominal_time
     assert (tmp_path / "run" / "result.json").read_bytes() == result
+
+
+def test_the_first_weights_of_a_model_of_torchs_layers_are_given_by_the_seed_and_stay_in_the_folder(file, tmp_path):
+    file.write_text(
+        file.read_text().replace(
+            "    return MLP(sizes=sizes, dropout=dropout, activation=net.activation, seed=seed).double()",
+            "    return torch.nn.Linear(sizes[0], sizes[-1], dtype=torch.float64)",
+        )
+    )
+    outcomes = []
+    for number in (1, 2):
+        torch.rand(number)  # whatever else the process has drawn
+        outcomes.append(tiny_run(file, tmp_path / f"run{number}", options={"keep_last": "1", "save_every": "9"}))
+    assert outcomes[0].parameters_digest == outcomes[1].parameters_digest
+    assert {time_of(path) for path in checkpoints_in(tmp_path / "run1" / "checkpoints")} == {0, 106}
+    loaded = load_model(tmp_path / "run1", which=0)
+    fresh = first_model(load_config(tmp_path / "run1").model, loaded.config.seed)
+    assert parameters_digest(fresh) == parameters_digest(loaded.model)
+
+
+def test_the_result_of_a_run_that_puts_back_its_best_weights_is_theirs(file, tmp_path):
+    # It gets worse from the start, so that the best is not the last.
+    changes = {"validate_every": "9", "schedules.0": "Constant(50.0)", "restore_best": "yes", "keep_last": "1"}
+    outcome = tiny_run(file, tmp_path / "run", options=changes)
+    assert outcome.best_nominal_time is not None
+    assert outcome.best_nominal_time < outcome.nominal_time == 106
+    assert time_of(outcome.checkpoint) == outcome.best_nominal_time
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["best_nominal_time"] == outcome.best_nominal_time
+    assert result["parameters_digest"] == parameters_digest(load_model(tmp_path / "run", which="best").model)
+    assert result["parameters_digest"] == parameters_digest(load_model(tmp_path / "run", which=outcome.checkpoint).model)
+    again = tiny_run(file, tmp_path / "run", resume=True)
+    assert again == outcome
 
 
 def test_a_recipe_may_bring_its_own_sources(file, tmp_path):

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from minibatch.train.schedules import (
     Constant,
-    MomentumTimeConstant,
     Steps,
     cntk_list,
     momentum_at,
@@ -75,13 +74,7 @@ def test_no_momentum_is_a_time_constant_of_0():
 
 
 def test_a_time_constant_is_one_momentum_per_sample_whatever_the_minibatch_size():
-    small = MomentumTimeConstant(samples=1100, minibatch_size=64)
-    large = MomentumTimeConstant(samples=1100, minibatch_size=256)
-    assert large(0) == pytest.approx(small(0) ** 4, rel=1e-12)
-    changing = MomentumTimeConstant(samples=1100, minibatch_size=Steps((64, 256), borders=(1000,)))
-    assert (changing(999), changing(1000)) == (small(0), large(0))
-    lists = MomentumTimeConstant(samples=cntk_list([500, 1100], epoch_size=10), minibatch_size=64)
-    assert (lists(9), lists(10)) == (math.exp(-64 / 500), small(0))
+    assert momentum_at(1100, 256) == pytest.approx(momentum_at(1100, 64) ** 4, rel=1e-12)
 
 
 def test_the_converted_rate_does_what_the_usual_rate_did():
@@ -104,9 +97,9 @@ def test_the_converted_rate_does_what_the_usual_rate_did():
         lambda: rate_per_sample(0.1, 64, momentum=1.0),
         lambda: time_constant(-0.1, 64),
         lambda: momentum_at(-5, 64),
-        lambda: MomentumTimeConstant(samples=-1, minibatch_size=64),
-        lambda: MomentumTimeConstant(samples=100, minibatch_size=0),
-        lambda: MomentumTimeConstant(samples=100, minibatch_size=6.5),
+        lambda: momentum_at(math.inf, 64),
+        lambda: momentum_at(100, 0),
+        lambda: momentum_at(100, 6.5),
     ],
 )
 def test_units_are_checked(make):

@@ -103,3 +103,13 @@ def test_nothing_of_the_run_changes(data):
             trainer.train_minibatch()
             results.append(parameters_digest(trainer.model))
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"microbatch_size": 5}, {"promise": "bits", "leaf_size": 4}])
+def test_noise_that_was_allowed_is_no_finding(data, options):
+    """It is drawn anew for every microbatch from a seed: the same step has the same, another cut has other."""
+    with make_source(data) as source:
+        trainer = make_trainer(source, nn.Dropout(0.5), foreign_noise="allow", **options)
+        checked = selfcheck(trainer)
+        assert checked.passed, checked
+        assert checked.comparisons == ("the same step again",)

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minibatch.train import Term, parameters_digest
+from minibatch.train import Term, Trainer, mse, parameters_digest
 from minibatch.train.errors import SpikeError
 from minibatch.train.loop import FitResult
 from minibatch.train.skips import Skip, from_documents, kept
 from minibatch.train.spikes import Detector, Spikes
-from tests.train.small import fields, make_source, make_trainer, write
+from tests.train.small import TwoHeads, fields, make_source, make_trainer, write
 
 POLICY = {"warmup": 4, "window": 8, "factor": 8.0}
 BAD = 30  # the row whose target is far off
@@ -191,3 +191,36 @@ def test_terms_over_skipped_steps_are_absent(data):
     assert results[0].absent == ("class", "fit")
     assert not results[0].updated
     assert isinstance(trainer.terms[0], Term)
+
+
+@pytest.mark.parametrize("watch", ["wait", "device"])
+def test_a_first_step_that_is_not_finite_leaves_judgement_as_it_is_on_any_device(data, watch):
+    """It counts as a step on the host, too: else its window would begin one step later than elsewhere."""
+
+    def loss(outputs, batch):
+        values = mse(outputs["values"], batch["target"])
+        return values * float("nan") if batch.times[0] == 0 else values
+
+    found = []
+    for kind in ("host", watch):
+        with make_source(data) as source:
+            model = TwoHeads().double()
+            trainer = Trainer(
+                model, Term("fit", loss), torch.optim.Adam(model.parameters(), lr=0.001, fused=True), source, 9,
+                inputs="x", check_unreached=False, on_nonfinite="skip", announce=lambda text: None,
+                spikes=Spikes(action="skip", **POLICY),
+            )  # fmt: skip
+            trainer.steps.update.watch = kind
+            results = [trainer.train_minibatch() for _ in range(18)]
+            assert [result.finite for result in results] == [False] + [True] * 17
+            found.append([result.step for result in results if result.spike])
+            found[-1] += [trainer.detector.state()["count"], *trainer.detector.state()["values"]]
+    assert found[0] == pytest.approx(found[1], rel=1e-9)
+    assert found[0][:4] == [5, 10, 16, 18]
+
+
+def test_steps_that_are_not_finite_never_hide_a_spike():
+    for bad in (float("nan"), float("inf")):
+        detector = Detector(Spikes(window=100, warmup=3), torch.device("cpu"))
+        verdicts = [bool(detector.judge(torch.tensor(value))) for value in [bad, *[1.0] * 60, 1e6]]
+        assert verdicts == [False] * 61 + [True]

@@ -111,3 +111,22 @@ def test_what_a_thread_raises_becomes_a_checkpoint_error():
     with pytest.raises(CheckpointError, match="division"):
         background.wait()
     background.wait()
+
+
+def test_going_back_waits_for_the_checkpoint_that_is_being_written(data, tmp_path, held):
+    """It belongs to the branch that is left: written late, it would lie among those of the run that goes on."""
+    folder = tmp_path / "run" / "checkpoints"
+    with make_source(data) as source, make_trainer(source, folder=tmp_path / "run") as trainer:
+        held.set()
+        first = trainer.save_checkpoint()
+        held.clear()
+        for _ in range(2):
+            trainer.train_minibatch()
+        trainer.save_checkpoint(wait=False)
+        timer = threading.Timer(0.2, held.set)
+        timer.start()
+        trainer.restore_from_checkpoint(first)
+        timer.join()
+        trainer.train_minibatch()
+        trainer.wait_for_saves()
+        assert sorted(path.name for path in folder.iterdir()) == ["t-000000000000", "t-000000000018.given-up-1"]

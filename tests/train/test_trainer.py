@@ -529,3 +529,88 @@ def test_after_ctrl_c_before_weights_change_the_step_is_taken_again(data, moment
             with pytest.raises(KeyboardInterrupt):
                 trainer.train_minibatch()
         assert trainer.train_minibatch().interval == (0, 9)
+
+
+def test_clip_may_be_none_and_what_is_no_way_of_clipping_is_refused(data):
+    with make_source(data) as source:
+        assert make_trainer(source, clip=None, clip_grad_norm=None).train_minibatch().clipped is None
+        for wrong in (3, [3], "norm"):
+            with pytest.raises(TypeError, match=r"clip=.*expected values like ClipNorm\(1\.0\)"):
+                make_trainer(source, clip=wrong)
+
+
+class Failing:
+    """Clips nothing, and fails where it is told to."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, gradients, norm=None, *, samples=None):
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.parametrize("kind", ["regularizer", "clip", "ctrl-c in a clip"])
+def test_what_is_raised_before_weights_move_leaves_all_as_before_the_step(data, tmp_path, kind):
+    """Source and Trainer go on as if the step had not been tried; its statistics of normalisation are put back."""
+    rate, clip = [0.1], Failing(None)
+
+    def make(source, **options):
+        model = nn.Sequential(nn.BatchNorm1d(6), TwoHeads()).double()
+        return Trainer(model, FIT, sgd(model), source, 9, inputs="x", check_unreached=False, **options)
+
+    with make_source(data) as source:
+        plain = make(source, regularizers=[WeightL2(coefficient=0.1)])
+        expected = [(plain.train_minibatch(), parameters_digest(plain.model))[1] for _ in range(2)]
+        source.seek(0)
+        trainer = make(source, regularizers=[WeightL2(coefficient=lambda t: rate[0])], clip=clip)
+        trainer.train_minibatch()
+        if kind == "regularizer":
+            rate[0] = math.nan
+        else:
+            clip.error = RuntimeError("user") if kind == "clip" else KeyboardInterrupt("user")
+        with pytest.raises((ValueError, RuntimeError, KeyboardInterrupt), match="WeightL2|user"):
+            trainer.train_minibatch()
+        assert (trainer.step, trainer.nominal_time, source.nominal_time) == (1, 9, 9)
+        assert parameters_digest(trainer.model) == expected[0]
+        trainer.save_checkpoint(tmp_path / "saved")
+        rate[0], clip.error = 0.1, None
+        assert trainer.train_minibatch().interval == (9, 18)
+        assert parameters_digest(trainer.model) == expected[1]
+
+
+def test_after_ctrl_c_behind_the_reading_the_same_samples_come_again(data):
+    with make_source(data) as source:
+        trainer = make_trainer(source)
+        trainer.train_minibatch()
+        take = trainer.streams.take
+
+        def taken_then_interrupted(size):
+            take(size)
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trainer.streams, "take", taken_then_interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train_minibatch()
+        assert trainer.train_minibatch().interval == (9, 18)
+
+
+def test_a_function_that_draws_is_refused_at_every_attempt(data):
+    class Dropped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = TwoHeads().double()
+
+        def forward(self, x):
+            return self.heads(nn.functional.dropout(x, 0.5))
+
+    with make_source(data) as source:
+        model = Dropped()
+        trainer = Trainer(model, FIT, sgd(model), source, 9, inputs="x", check_unreached=False)
+        before = parameters_digest(model)
+        for _ in range(3):
+            with pytest.raises(ValueError, match="global generator"):
+                trainer.train_minibatch()
+        assert parameters_digest(model) == before
+        assert trainer.nominal_time == 0

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from minibatch import Dataset, MinibatchSource
-from minibatch.train import Metric, Term, evaluate, metrics, mse, on
+from minibatch.train import Metric, Term, Trainer, evaluate, metrics, mse, on
 from tests.train.small import ROWS, TERMS, TwoHeads, fields, make_source, make_trainer, write
 
 ACCURACY = Metric("accuracy", on(metrics.accuracy, "label", output="logits"))
@@ -163,3 +163,92 @@ def test_streams_that_do_not_fit_are_refused(data):
         evaluate(model, data, inputs={"a": "x"}, terms=[term])
     with pytest.raises(ValueError, match="different names"):
         evaluate(model, {"a": data}, inputs="x", terms=[term, term])
+
+
+class Caching(torch.nn.Module):
+    """Keeps a tensor that it makes at its first call, as models do with positions and masks."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads = TwoHeads().double()
+        self.gain = torch.nn.Parameter(torch.ones(6, dtype=torch.float64))
+        self.kept = None
+
+    def forward(self, x):
+        if self.kept is None:
+            self.kept = torch.linspace(1, 2, 6, dtype=torch.float64)
+        return self.heads(x * (self.gain * self.kept))
+
+
+def test_a_model_that_keeps_a_tensor_from_its_validation_still_trains(data):
+    with make_source(data) as source:
+        model = Caching()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        trainer = Trainer(model, TERMS, optimizer, source, 9, inputs="x", validation=data)
+        trainer.validate()
+        assert model.kept is not None
+        assert trainer.train_minibatch().updated
+
+
+PAIRS = Term("pairs", lambda outputs, batch: (outputs["values"] @ outputs["values"].T).square().mean(1),
+             over="minibatch")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"microbatch_size": None}, 1024),
+        ({"microbatch_size": 4}, 4),
+        ({"microbatch_size": 5000}, 1024),
+        ({"microbatch_size": 4, "validation_size": 7}, 7),
+        ({"microbatch_size": 4, "terms": [*TERMS, PAIRS]}, 9),
+        ({"microbatch_size": None, "terms": [*TERMS, PAIRS], "minibatch_size": lambda t: 16}, 16),
+    ],
+)
+def test_validation_measures_as_many_at_once_as_training_does_or_as_is_given(data, options, size):
+    """What fits in training fits here; a term that compares samples needs as many of them as there."""
+    seen = []
+    with make_source(data) as source:
+        trainer = make_trainer(source, validation=data, dropout=0.0, **options)
+        assert trainer.validation_size == size
+        trainer.model.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+        values = trainer.validate()
+        full, rest = divmod(ROWS, size)
+        assert seen == [size] * full + [rest] * bool(rest)
+        again = trainer.validate(8, record=False)
+        assert seen[-1] == ROWS % 8
+        assert again["fit"] == pytest.approx(values["fit"], rel=1e-12)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_validation_size_is_at_least_one(data, size):
+    with make_source(data) as source, pytest.raises(ValueError, match="validation_size"):
+        make_trainer(source, validation=data, validation_size=size)
+
+
+@pytest.mark.parametrize("size", [ROWS, ROWS + 7])  # the second is a minibatch that comes out short
+@pytest.mark.parametrize("denominator", ["weights", "count", "nominal", 3.5, None])
+@pytest.mark.parametrize(
+    ("weight", "mask"), [(None, None), ("zero", None), (None, "has_target"), ("extreme", "has_target")]
+)
+def test_the_mean_of_a_step_is_what_a_validation_measures_of_the_same_samples(data, denominator, weight, mask, size):
+    """Whatever the objective is divided by: so that curves of training and validation can be laid over each other."""
+    each = Term("each", on(mse, "target", output="values"), weight=weight, mask=mask, denominator=denominator)
+    parts = Term("parts", lambda outputs, batch: (outputs["values"] - batch["target"]).square(), weight=weight,
+                 mask=mask and "element_mask", denominator=denominator, coefficient=0.3)  # fmt: skip
+    nothing = replace(each, name="nothing", mask=lambda batch: batch.times < 0)
+    terms = (each, parts, nothing)
+    with make_source(data, shuffle=None, max_samples=ROWS) as source:
+        trainer = make_trainer(
+            source, terms=terms, dropout=0.0, minibatch_size=size, microbatch_size=7, validation=data, metrics=(),
+            check_unreached=False,
+        )  # fmt: skip
+        measured = trainer.validate()
+        result = trainer.train_minibatch()
+    assert result.num_samples == ROWS
+    for name in ("each", "parts"):
+        assert result.mean(name) == pytest.approx(measured[name], rel=1e-12)
+    assert result.mean("nothing") is None
+    assert measured["nothing"] is None
+    if denominator in (3.5, None):
+        assert result["each"] != pytest.approx(result.mean("each"), rel=1e-3)

@@ -1,15 +1,15 @@
 """What a network learns, as terms of the engine: "err" is the first, and "acc" only watches."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from minibatch.train import losses, metrics
 from minibatch.train.batches import TensorBatch
-from minibatch.train.losses import on
+from minibatch.train.losses import Compared, on
+from minibatch.train.presets import Preset
 from minibatch.train.terms import Term
 
 Loss = str | Callable[..., Tensor]
@@ -20,14 +20,11 @@ ALIASES = {"mae": "l1", "xe": "cross_entropy", "bce": "binary_cross_entropy"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class Fitted(Compared):
     """`function(outputs, targets)` with the targets (n, …) as (n, f) of the outputs' dtype: a loss of a term."""
 
-    function: Callable[..., Tensor]
-    target: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-
     def __call__(self, outputs: Tensor, batch: TensorBatch) -> Tensor:
+        assert self.target is not None
         return self.function(outputs, batch[self.target].flatten(1).to(outputs.dtype), **self.options)
 
 
@@ -66,6 +63,18 @@ def fit(fields: Sequence[str], loss: Callable[..., Tensor]) -> list[Term]:
 def reconstruct(fields: Sequence[str], loss: Callable[..., Tensor] = losses.mse) -> list[Term]:
     """A loss of outputs and inputs; targets and weights of the data play no part."""
     return [Term("err", Fitted(function=loss, target=fields[0]))]
+
+
+def in_system(terms: Sequence[Term], system: Preset | None) -> list[Term]:
+    """The terms with the denominators and options that a system has for its losses; those that only watch stay.
+
+    >>> from minibatch.train.presets import preset
+    >>> [term.denominator for term in in_system(classify(("x", "y"), losses.cross_entropy), preset("cntk"))]
+    [None, 'weights']
+    """
+    if system is None:
+        return list(terms)
+    return [system.term(term.name, term.loss, weight=term.weight) if term.coefficient else term for term in terms]
 
 
 def _one(weight: Sequence[str]) -> str | None:

@@ -12,6 +12,7 @@ from minibatch.models import noise
 from minibatch.models.feedforward import FeedForward
 from minibatch.train.batches import TensorBatch
 from minibatch.train.best import Watch
+from minibatch.train.clipping import Clip, ClipElement, ClipTensorNorm
 from minibatch.train.experiment.settings import Settings
 from minibatch.train.experiment.watching import monitor_terms
 from minibatch.train.metrics import Metric
@@ -31,7 +32,7 @@ from minibatch.train.validation import Validation, evaluate
 
 Values = dict[str, float | None]
 
-LEARNING_RATE = 1e-4  # theanets', for whatever is not adadelta
+LEARNING_RATE = 1e-4  # theanets', for whatever is not adadelta; and what schedules replace
 PENALTY = "penalty"
 
 
@@ -67,13 +68,23 @@ def shadow(net: FeedForward) -> FeedForward:
 
 def regularizers_of(settings: Settings, net: FeedForward) -> list[Regularizer]:
     """The regularizers that settings ask for; those of activations are for all hidden layers."""
+    if (settings.hidden_l1 or settings.contractive) and not net.hidden:
+        raise ValueError("hidden_l1 and contractive are for hidden layers, and this net has none")
+    system = settings.system
+    if system is not None:
+        weights = {name: x for name in ("weight_l2", "weight_l1") if (x := getattr(settings, name))}
+        hidden = {"hidden_l1": settings.hidden_l1} if settings.hidden_l1 else {}
+        units = {"contractive": settings.contractive} if settings.contractive else {}
+        return [
+            *system.regularizers(**weights),
+            *system.regularizers(net.hidden, **hidden),
+            *system.regularizers(net.hidden, options={"of": net.names[0]}, **units),
+        ]
     found: list[Regularizer] = []
     if settings.weight_l2:
         found.append(WeightL2(coefficient=settings.weight_l2))
     if settings.weight_l1:
         found.append(WeightL1(coefficient=settings.weight_l1))
-    if (settings.hidden_l1 or settings.contractive) and not net.hidden:
-        raise ValueError("hidden_l1 and contractive are for hidden layers, and this net has none")
     if settings.hidden_l1:
         found.append(HiddenL1(coefficient=settings.hidden_l1, pattern=net.hidden))
     if settings.contractive:
@@ -86,15 +97,26 @@ def optimizer_of(settings: Settings, net: nn.Module, algo: str) -> tuple[torch.o
     options = dict(settings.optimizer)
     rate = settings.learning_rate
     scheduled = rate if callable(rate) else None
-    if rate is None and algo.lower() != "adadelta":
+    system = settings.system
+    if rate is None and system is None and algo.lower() != "adadelta":
         rate = LEARNING_RATE
     if rate is not None:
         options["lr"] = LEARNING_RATE if callable(rate) else float(rate)
     if settings.momentum:
         options["momentum"] = settings.momentum
-    if settings.preset is not None:
-        options["preset"] = settings.preset
+    if system is not None:
+        return system.optimizer(net, algorithm=algo, **options), scheduled
     return named_optimizer(algo, net, **options), scheduled
+
+
+def clips_of(settings: Settings) -> list[Clip]:
+    """The clipping that settings ask for; limits of elements win over norms where both are set, as in downhill."""
+    norm, elements = settings.max_gradient_norm or None, settings.max_gradient_elem or None
+    if settings.system is not None:
+        return list(settings.system.clip(norm, elements=elements))
+    if elements is not None:
+        return [ClipElement(elements)]
+    return [] if norm is None else [ClipTensorNorm(norm)]
 
 
 def measured(
@@ -156,6 +178,7 @@ def attach_noise(model: FeedForward, settings: Settings) -> None:
     if any(hidden) and not model.hidden:
         raise ValueError("hidden_noise and hidden_dropout are for hidden layers, and this net has none")
     inputs = settings.input_noise, settings.input_dropout
+    rescale = "train" if settings.system is None else settings.system.dropout
     for names, (sigma, p) in (((model.names[0],), inputs), (model.hidden, hidden)):
         if sigma or p:
-            noise.attach_named(model, hidden=names, hidden_noise=sigma, hidden_dropout=p)
+            noise.attach_named(model, hidden=names, hidden_noise=sigma, hidden_dropout=p, rescale=rescale)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from minibatch import Dataset, MinibatchSource
+from minibatch.errors import CheckpointError
 from minibatch.models.feedforward import FeedForward
 from minibatch.train import every
 from minibatch.train.arrays import Calls
 from minibatch.train.best import BestWeights
-from minibatch.train.clipping import Clip, ClipElement, ClipTensorNorm
 from minibatch.train.errors import TrainingError
 from minibatch.train.experiment.preparing import (
     PENALTY,
@@ -25,6 +25,7 @@ from minibatch.train.experiment.preparing import (
     Penalty,
     Values,
     attach_noise,
+    clips_of,
     optimizer_of,
     regularizers_of,
     shadow,
@@ -67,7 +68,8 @@ class Place:
 class Run:
     """Trains `net` with `terms`, the first of which is called "err"; see `iterate`.
 
-    seed: of order, noise and everything else that is random. algo: an optimizer's name.
+    seed: of order, noise and everything else that is random. algo: an optimizer's name. interrupted: whether it was
+    ended by a signal.
     """
 
     def __init__(
@@ -105,7 +107,7 @@ class Run:
             seed if source is None or data.opened else None,
             schedules=schedule,
             regularizers=regularizers,
-            clip=self._clips(),
+            clip=[*([self.gradients] if settings.monitor_gradients else ()), *clips_of(settings)],
             promise=settings.promise,
             precision=settings.precision,
             compile=settings.compile,
@@ -129,6 +131,8 @@ class Run:
         self._save_due = None if minutes is None else every.due(every.Minutes(minutes), "save_every", rows)
         self._saved = -1
         self._valid: Values = {}
+        self._fixed = [term.name for term in terms if term.denominator not in ("weights", "count")]
+        self.interrupted = False
 
     def iterate(self) -> Iterator[tuple[Values, Values]]:
         """Train, and yield (values of the iteration, values of the last validation) after each iteration.
@@ -148,6 +152,7 @@ class Run:
                     if values is not None:
                         yield values, dict(self._valid)
                     if stop.signal is not None:
+                        self.interrupted = True
                         self.announce(f"{stop.signal.name}: training ends with the best weights so far")
                     if stop.signal is not None or values is None:  # or the axis has ended
                         break
@@ -157,6 +162,7 @@ class Run:
                     self._finish()
                 raise
             except KeyboardInterrupt:
+                self.interrupted = True
                 self.announce("Ctrl-C: training ends with the best weights so far")
                 self.best.put_back()
                 if stop.signal is not None:  # the second one: whatever called this ends, too
@@ -168,18 +174,17 @@ class Run:
         if stop.signal == signal.SIGTERM:
             signal.raise_signal(signal.SIGTERM)
 
-    def _clips(self) -> list[Clip]:
-        settings = self.settings
-        clips: list[Clip] = [self.gradients] if settings.monitor_gradients else []
-        if settings.max_gradient_elem:  # wins over the norm where both are set, as in downhill
-            return [*clips, ClipElement(settings.max_gradient_elem)]
-        return [*clips, ClipTensorNorm(settings.max_gradient_norm)] if settings.max_gradient_norm else clips
-
     def _start(self) -> None:
         """Go on with the run in the folder, if there is one; else validate the weights it begins with."""
         trainer = self.trainer
         if trainer.holds_a_run():
-            restored = trainer.restore_from_checkpoint()
+            try:
+                restored = trainer.restore_from_checkpoint()
+            except CheckpointError as error:
+                raise CheckpointError(
+                    f"this call of train cannot go on with what is in {trainer.folder}: {error}. To train otherwise, "
+                    f"pass another save_progress=, or delete {trainer.folder}"
+                ) from error
             self._saved = restored.nominal_time
             if isinstance(self.data.train, Calls):
                 self.data.train.go_to(trainer.step)
@@ -238,7 +243,7 @@ class Run:
 
     def _sums_so_far(self, iteration: int) -> Sums:
         """What the steps of this iteration have added up that were done before a resume, from the ledger."""
-        sums = Sums()
+        sums = Sums(fixed=self._fixed)
         folder, step = self.trainer.folder, self.trainer.step
         if folder is None or not step or not (folder / LEDGER).exists():
             return sums

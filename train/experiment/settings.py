@@ -11,6 +11,8 @@ from minibatch.train import every
 from minibatch.train.checks import Promise
 from minibatch.train.every import Every
 from minibatch.train.precision import PrecisionName
+from minibatch.train.presets import Preset
+from minibatch.train.presets import preset as preset_of
 from minibatch.train.schedules import Schedule
 
 TRAINERS = ("sample", "layerwise", "pretrain")  # that are no optimizers
@@ -23,8 +25,11 @@ class Settings:
     """How to train. Everything that is a strength, a rate or a deviation is off at 0.
 
     algo: an optimizer's name (see optimizers/named.py), or "sample", "layerwise" or "pretrain", which use `subalgo`.
-    preset: "theanets" for what that system calls by these names. learning_rate: a number, or a schedule over samples;
-    None for 1e-4 (1 for adadelta). momentum: of any optimizer that has one. optimizer: further options of it.
+    preset: a system, or a `Preset`, whose conventions hold for all of it: what losses are divided by, their options,
+    the optimizer, regularizers, clipping, dropout, and defaults of algo, subalgo and batch_size; see presets/. What the
+    system does not have is refused. learning_rate: a number, or a schedule over samples; None for 1e-4 (1 for
+    adadelta), with a preset for what that has. momentum: of any optimizer that has one. optimizer: further options of
+    it.
 
     batch_size: samples per step. iteration_size: minibatches in an iteration; None for one pass over the data (of a
     function: its len(), or 100). max_iterations: of this call, None for as long as patience lasts. validate_every: so
@@ -33,8 +38,8 @@ class Settings:
     data, held out where no validation data are given; without either, validation is on the training data.
 
     weight_l2, weight_l1, hidden_l1, contractive: coefficients, see regularizers/. input_noise, hidden_noise: standard
-    deviations. input_dropout, hidden_dropout: probabilities. max_gradient_norm: of each parameter; max_gradient_elem:
-    of each element.
+    deviations. input_dropout, hidden_dropout: probabilities. max_gradient_norm: of each parameter, with a preset the
+    limit of its own form of clipping; max_gradient_elem: of each element.
 
     save_progress: a folder for this call; "{}" in its name stands for the number of the call, without it that is the
     name of a subfolder. save_every: iterations, or minutes as a float or a negative number.
@@ -45,7 +50,7 @@ class Settings:
 
     algo: str = "rmsprop"
     subalgo: str = "rmsprop"
-    preset: str | None = None
+    preset: str | Preset | None = None
     learning_rate: float | Schedule | None = None
     momentum: float = 0.0
     optimizer: Mapping[str, Any] = field(default_factory=dict)
@@ -94,8 +99,18 @@ class Settings:
             _number(self, name, math.inf, "a finite number ≥ 0, 0 for no limit")
         for name in ("input_dropout", "hidden_dropout", "valid_fraction", "momentum"):
             _number(self, name, 1.0, "0 ≤ p < 1")
+        if self.system is not None and self.system.dropout == "test" and (self.input_dropout or self.hidden_dropout):
+            raise ValueError(
+                'dropout="test" of the preset scales units in eval mode, and the trained network is one without '
+                'dropout: use dropout="train" or "never"'
+            )
         if isinstance(self.save_every, bool) or self.save_every == 0 or not math.isfinite(self.save_every):
             raise ValueError(f"save_every={self.save_every!r}: expected iterations, or minutes as a float")
+
+    @property
+    def system(self) -> Preset | None:
+        """The conventions to follow; None for those of this package."""
+        return preset_of(self.preset) if isinstance(self.preset, str) else self.preset
 
     @property
     def save_minutes(self) -> float | None:
@@ -130,7 +145,17 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
         if near:
             raise ValueError(f"train has no option {name!r}; did you mean {near[0]!r}?")
         others[name] = value
-    return Settings(**{**ours, "optimizer": others})
+    usual = _usual(ours.get("preset"))
+    return Settings(**{**usual, **ours, "optimizer": others})
+
+
+def _usual(preset: str | Preset | None) -> dict[str, Any]:
+    """The system's own defaults, where it has any."""
+    system = preset_of(preset) if isinstance(preset, str) else preset
+    if system is None:
+        return {}
+    size = {} if system.batch_size is None else {"batch_size": system.batch_size}
+    return {"algo": system.algorithm, "subalgo": system.algorithm, **size}
 
 
 def _number(settings: Settings, name: str, limit: float, expected: str) -> None:

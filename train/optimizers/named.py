@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from minibatch.train.groups import Rule, groups
+from minibatch.train.groups import WORKED_OUT, Rule, groups
 from minibatch.train.optimizers.adaptive import GravesRMSprop, InsideAdagrad
 from minibatch.train.optimizers.cntk import CntkAdam, CntkRMSprop, FSAdagrad
 from minibatch.train.optimizers.descent import ewma
@@ -43,6 +43,18 @@ Chosen = tuple[Callable[..., Optimizer], Options]
 ALIASES = {"momentum": "sgd", "momentum_sgd": "sgd", "nesterov": "nag", "momentumsgd": "sgd"}
 _INSIDE: Options = {"velocity": "inside"}
 _CNTK: Options = {"gradients": "sum", "rate_per": "minibatch"}
+
+#: Pairs of options that say the same of the optimizer: given together, one of them would be lost.
+RIVALS = (
+    *WORKED_OUT.items(),
+    ("weight_decay", "weight_prior"),
+    ("weight_prior", "weight_decay_per_sample"),
+    ("variance_momentum", "variance_time_constant"),
+    ("rho", "halflife"),
+    ("alpha", "halflife"),
+    ("betas", "beta1_halflife"),
+    ("betas", "beta2_halflife"),
+)
 
 #: What a system's name of an algorithm stands for: options that hold unless others are given.
 PRESETS: Mapping[str, Mapping[str, Options]] = {
@@ -90,6 +102,7 @@ def optimizer(
         halflife       in updates, for what torch calls alpha or rho (rmsprop, adadelta); beta1_halflife, beta2_halflife
         eps_inside     whether eps is inside the root (rmsprop, adagrad)
         weight_prior   HALCON's α: weight_decay on all but biases (preset "halcon")
+    Of two options that say the same (RIVALS) only one may be given; it takes the place of the preset's other one.
     torch's classes are made with foreach=True unless foreach or fused is given, so that a device changes no bits.
     Raises ValueError with the nearest name for what is unknown.
 
@@ -108,13 +121,14 @@ def optimizer(
         near = difflib.get_close_matches(known, optimizer_names(), n=3)
         hint = f": did you mean {', '.join(map(repr, near))}? There" if near else "; there"
         raise ValueError(f"there is no optimizer {name!r}{hint} are {', '.join(optimizer_names())}")
+    _refuse_rivals(name, options)
     options = {**_preset(preset, known, options), **options}
     if preset == "halcon" and "weight_prior" in options:
         options["weight_decay"] = options.pop("weight_prior")
-    if name.lower() in ALIASES or known == "nag":
-        _need_momentum(name, options)
+    if name.lower() in ALIASES or known == "nag" or options.get("nesterov"):
+        _need_momentum("nesterov=True" if options.get("nesterov") else name, options, rules)
     group_entries = {entry: options.pop(entry) for entry in ENTRIES if entry in options}
-    lent = _moves(rules, group_entries) and "momentum" not in options
+    lent = _moves(rules, group_entries) and not options.get("momentum")
     if lent:
         options["momentum"] = 0.0  # so that a class with momentum is chosen
     elif not options.get("momentum", True):
@@ -123,16 +137,22 @@ def optimizer(
     accepted = inspect.signature(make).parameters
     if lent and "momentum" not in accepted:
         options.pop("momentum", None)
+    # torch refuses nesterov with momentum 0, and groups that have none are then left with what it was given instead.
+    placeholder = make is torch.optim.SGD and options.get("nesterov") and not options.get("momentum")
     if "variance_time_constant" in accepted and "variance_time_constant" in group_entries:
         options["variance_time_constant"] = group_entries.pop("variance_time_constant")
     if isinstance(model, nn.Module):
         model = _grouped(model, rules, options, group_entries, accepted)
     elif rules:
         raise ValueError(f"optimizer({name!r}): rules need the model, for the names of its parameters; got {model!r}")
-    elif group_entries:
-        model = [{**group_entries, **group} for group in _as_groups(model)]
+    elif group_entries or placeholder:
+        model = [_with_entries(name, group, group_entries) for group in _as_groups(model)]
     _check_options(name, options, accepted)
-    made = make(model, **options)
+    if placeholder:
+        made = make([{"momentum": 0.0, **group} for group in _as_groups(model)], **{**options, "momentum": 0.5})
+        made.defaults["momentum"] = 0.0
+    else:
+        made = make(model, **options)
     _check_entries(name, made)
     return made
 
@@ -161,12 +181,29 @@ def _preset(preset: str | None, name: str, given: Options) -> Options:
         raise ValueError(f"preset='theanets': adadelta has no learning rate there, got lr={given['lr']}; leave it out")
     if preset == "cntk" and "lr" not in given and "lr" not in names[name]:
         raise ValueError(f"preset='cntk': {name} has no default for its learning rate; pass lr=")
-    return dict(names.get(name, {}))
+    replaced = {other for pair in RIVALS for one, other in (pair, pair[::-1]) if given.get(one) is not None}
+    return {option: value for option, value in names.get(name, {}).items() if option not in replaced}
 
 
-def _need_momentum(name: str, options: Options) -> None:
-    if not options.get("momentum") and not options.get("momentum_time_constant"):
-        raise ValueError(f"{name} is nothing without momentum: pass momentum= or momentum_time_constant=")
+def _refuse_rivals(name: str, given: Mapping[str, Any]) -> None:
+    """Refuse options, or entries of a group, of which one would be lost."""
+    schedules = given.get("schedules") or {}
+    for one, other in RIVALS:
+        if given.get(other) is None:
+            continue
+        if given.get(one) is not None:
+            raise ValueError(
+                f"optimizer({name!r}): {one}={given[one]!r} and {other}={given[other]!r} say the same; give one of them"
+            )
+        if one in schedules:
+            raise ValueError(f"optimizer({name!r}): a schedule of {one} and {other}={given[other]!r}; give one of them")
+
+
+def _need_momentum(what: str, options: Options, rules: tuple[Rule, ...]) -> None:
+    given = [options, *(rule.entries for rule in rules)]
+    constant = any(each.get("momentum_time_constant") for each in given)
+    if not (options.get("momentum") or constant or _moves(rules, options)):
+        raise ValueError(f"{what} is nothing without momentum: pass momentum= or momentum_time_constant=")
 
 
 def _moves(rules: tuple[Rule, ...], entries: Options) -> bool:
@@ -181,8 +218,6 @@ def _sgd(name: str, options: Options) -> Chosen:
     if options.get("velocity", "outside") == "outside" and not options.get("unit_gain") and not options.get("l1"):
         for own in ("velocity", "unit_gain", "l1"):
             options.pop(own, None)
-        if options.get("nesterov") and not options.get("momentum"):
-            options["momentum"] = 0.9  # torch refuses 0; set_rates replaces it before the first step
         return torch.optim.SGD, _explicit(torch.optim.SGD, options)
     return Momentum, {"velocity": "outside", **options}
 
@@ -289,6 +324,13 @@ def _grouped(
 def _as_groups(parameters: Iterable[Any]) -> list[dict[str, Any]]:
     listed = list(parameters)
     return listed if listed and isinstance(listed[0], dict) else [{"params": listed}]
+
+
+def _with_entries(name: str, group: Mapping[str, Any], entries: Options) -> dict[str, Any]:
+    """A group of the user's with the entries that are for every group, but for those that it says in another way."""
+    _refuse_rivals(name, group)
+    replaced = {other for one, other in RIVALS if group.get(one) is not None}
+    return {**{entry: value for entry, value in entries.items() if entry not in replaced}, **group}
 
 
 def _check_entries(name: str, made: Optimizer) -> None:

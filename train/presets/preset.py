@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from minibatch.models.noise import Dropout
-from minibatch.train import regularizers
+from minibatch.train import losses, regularizers
 from minibatch.train.clipping import Clip, ClipElement, ClipNorm, ClipPerSample, ClipTensorNorm
 from minibatch.train.groups import Rule
 from minibatch.train.losses import ClassWeight, Compared, class_weight
@@ -34,16 +34,15 @@ class Preset:
 
     system: its name. denominator: what a term is divided by, and denominators: by the name of the loss function where
     that differs. losses: options of loss functions by their name. normalize_class_weights: whether class weights are
-    divided by their sum over the classes. averaging: how values of minibatches become one: "samples" (each sample
-    counts the same), "batches" (each minibatch does), "last" (only the last is told).
+    divided by their sum over the classes.
     reduce: of regularizers. penalties: those it has, by its name for them, see penalties.py.
     algorithm: its usual optimizer; optimizers: the name of its options in the table of optimizers, see named.py;
     spelling: its names for options of optimizers; needs_rate: whether it has no default learning rate.
     decay: which parameters an optimizer's weight decay is for: "matrices", "all", or "all but norms".
     clipping: its form of gradient clipping, None if it has none. rates: how it writes schedules: "constant", "run"
     (over the progress of a run), "epochs" (lists with an epoch size) or "steps" (a value per step).
-    dropout: what makes up for dropped elements, see noise.Dropout. batch_size: its default, None if it has none.
-    stopping: options of `Trainer.fit` for early stopping. keep_last: how many checkpoints it keeps, None for all.
+    dropout: what makes up for dropped elements, see noise.Dropout. batch_size: its default, None if it has none;
+    for `experiment`, a Trainer is told. stopping: options of `Trainer.fit` for early stopping.
 
     >>> from minibatch.train.presets import preset
     >>> halcon = preset("halcon")
@@ -56,7 +55,6 @@ class Preset:
     denominators: Mapping[str, Denominator] = field(default_factory=dict)
     losses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     normalize_class_weights: bool = False
-    averaging: Literal["samples", "batches", "last"] = "samples"
     reduce: Literal["sum", "mean", "mean_of_means"] = "sum"
     penalties: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     algorithm: str = "sgd"
@@ -69,7 +67,6 @@ class Preset:
     dropout: Literal["train", "test", "never"] = "train"
     batch_size: int | None = None
     stopping: Mapping[str, Any] = field(default_factory=dict)
-    keep_last: int | None = None
 
     def __post_init__(self) -> None:
         """Wrong words are refused here, not where they are used."""
@@ -100,7 +97,7 @@ class Preset:
         >>> term.denominator, term.loss.options
         (None, {'beta': 0.11, 'reduce': 'sum'})
         """
-        function = getattr(loss.function, "__name__", "") if isinstance(loss, Compared) else ""
+        function = _name_of(loss)
         if isinstance(loss, Compared):
             loss = replace(loss, options={**self.losses.get(function, {}), **loss.options})
         if denominator is _UNSET:
@@ -174,7 +171,7 @@ class Preset:
         """
         for name in coefficients:
             if name not in self.penalties:
-                has = ", ".join(self.penalties) or "none, but weight_decay= of the optimizer"
+                has = ", ".join([*self.penalties, "weight_decay= of the optimizer"])
                 raise ValueError(f"preset {self.system!r} has no regularizer {name!r}; it has {has}")
         given = options or {}
         return tuple(
@@ -269,21 +266,6 @@ class Preset:
         """
         return {**self.stopping, **options}
 
-    def average(self, values: Sequence[float], samples: Sequence[int]) -> float:
-        """One number for the `values` of minibatches of so many `samples` each, as the system reports it.
-
-        >>> from minibatch.train.presets import preset
-        >>> preset("theanets").average([1.0, 2.0], [30, 10]), preset("convnet").average([1.0, 2.0], [30, 10])
-        (1.5, 1.25)
-        """
-        if not values or len(values) != len(samples):
-            raise ValueError(f"average: {len(values)} values and {len(samples)} sizes; expected as many, and not none")
-        if self.averaging == "last":
-            return values[-1]
-        if self.averaging == "batches":
-            return sum(values) / len(values)
-        return sum(value * count for value, count in zip(values, samples, strict=True)) / sum(samples)
-
     def describe(self) -> str:
         """A table of what the system does, one convention a line; for people."""
         from minibatch.train.presets.table import table
@@ -293,6 +275,13 @@ class Preset:
 
 def _no_loss(outputs: Any, batch: Any) -> Tensor:
     raise AssertionError("only for checking denominators")
+
+
+def _name_of(loss: Any) -> str:
+    """Of one of the functions in losses/, which alone have the options of a system; "" for others."""
+    function = getattr(loss, "function", None) if isinstance(loss, Compared) else None
+    name = getattr(function, "__name__", "")
+    return name if function is not None and getattr(losses, name, None) is function else ""
 
 
 def _norms_without_decay(model: nn.Module) -> list[Rule]:

@@ -20,7 +20,6 @@ THEANETS = Preset(  # of the 0.6 era, with downhill
         "gaussian_nll": {"given": "absolute", "eps": 1e-3, "full": True, "reduce": "sum"},
         "multiclass_hinge": {"margin": 0.0},
     },
-    averaging="batches",
     reduce="mean",
     penalties={
         "weight_l2": {"kind": "WeightL2"},
@@ -41,7 +40,6 @@ THEANETS = Preset(  # of the 0.6 era, with downhill
     dropout="never",
     batch_size=32,
     stopping={"validate_every": Sweeps(10), "validate_first": True, "patience": 5, "restore_best": True},
-    keep_last=1,
 )
 
 CONVNET = Preset(
@@ -53,7 +51,6 @@ CONVNET = Preset(
     spelling={"wc": "weight_decay", "mom": "momentum", "eps": "lr"},
     rates="run",
     batch_size=128,
-    keep_last=1,
 )
 
 CNTK = Preset(
@@ -78,7 +75,6 @@ HALCON = Preset(
         "cross_entropy": {"normalize": True},
     },
     normalize_class_weights=True,
-    averaging="last",
     penalties={"weight_prior": {"kind": "WeightPrior"}},
     optimizers="halcon",
 )
@@ -86,13 +82,11 @@ HALCON = Preset(
 MINDSPORE = Preset(
     system="mindspore",
     denominator="count",
-    averaging="batches",
     algorithm="momentum",
     optimizers="mindspore",
     decay="all but norms",
     clipping="global",
     rates="steps",
-    keep_last=5,
 )
 
 SYSTEMS = {one.system: one for one in (THEANETS, CONVNET, CNTK, HALCON, MINDSPORE)}

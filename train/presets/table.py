@@ -7,11 +7,6 @@ from minibatch.train.optimizers.named import PRESETS
 if TYPE_CHECKING:
     from minibatch.train.presets.preset import Preset
 
-AVERAGING = {
-    "samples": "each sample counts the same",
-    "batches": "mean of the means of minibatches",
-    "last": "of the last minibatch alone",
-}
 CLIPPING = {
     None: "none",
     "per tensor": "by the 2-norm of each tensor, or by element",
@@ -37,7 +32,7 @@ def rows(preset: "Preset") -> list[tuple[str, str]]:
     found += [(f"  {name}", _shown(denominator)) for name, denominator in preset.denominators.items()]
     found += [(f"loss {name}", _options(options)) for name, options in preset.losses.items()]
     weights = "divided by their sum over the classes" if preset.normalize_class_weights else "as they are given"
-    found += [("class weights", weights), ("reported values", AVERAGING[preset.averaging])]
+    found += [("class weights", weights)]
     if preset.penalties:
         found += [("regularizers", ", ".join(preset.penalties)), ("  reduced by", preset.reduce)]
     found += [("weight decay", f"by the optimizer, of {preset.decay}")]
@@ -55,7 +50,6 @@ def rows(preset: "Preset") -> list[tuple[str, str]]:
         ("dropout", DROPOUT[preset.dropout]),
         ("minibatch size", str(preset.batch_size) if preset.batch_size else "to be given"),
         ("early stopping", _options(preset.stopping) if preset.stopping else "none"),
-        ("checkpoints kept", str(preset.keep_last) if preset.keep_last else "all"),
     ]
     return found
 
@@ -69,7 +63,6 @@ def table(preset: "Preset") -> str:
       terms are divided by       nominal minibatch size
       loss binary_cross_entropy  reduce=sum
       class weights              as they are given
-      reported values            each sample counts the same
       regularizers               wball
         reduced by               sum
       weight decay               by the optimizer, of matrices
@@ -83,7 +76,6 @@ def table(preset: "Preset") -> str:
       dropout                    inverted: the kept are scaled by 1 / (1 - p)
       minibatch size             128
       early stopping             none
-      checkpoints kept           1
     """
     lines = rows(preset)
     width = max(len(title) for title, _ in lines)

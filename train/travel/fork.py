@@ -47,7 +47,8 @@ def fork(
     changes: options of the recipe, or dotted paths of its configuration, as `minibatch train --set` takes them. exact:
     run forward to `step` itself, as the run did, where there is no checkpoint. `out` then goes on with
     `minibatch train RECIPE --out OUT --resume`; fork.json there says where it comes from. Raises ValueError for a
-    change of the seed, CheckpointError where the run has no such checkpoint or was not made by a recipe.
+    change of the seed, CheckpointError where the run has no such checkpoint, was not made by a recipe, or, with exact,
+    does not come out with the bits of its ledger.
     """
     past, out = opened(past), Path(out)
     if past.make is not None:

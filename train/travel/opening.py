@@ -26,6 +26,7 @@ from minibatch.train.joint import JointSource
 from minibatch.train.ledger import Ledger, LedgerLine
 from minibatch.train.progress import announce
 from minibatch.train.result import StepResult
+from minibatch.train.skips import Skip
 from minibatch.train.spikes import Spikes
 from minibatch.train.streams import Source
 from minibatch.train.trainer import Trainer
@@ -140,9 +141,9 @@ class Past:
             )
         if not found.noted:
             self.say(
-                f"{self.folder} does not say which configuration its step {step:,} had (it is of a version that wrote "
-                f"no {configured.CONFIGS}): the one in {found.where} is taken, which is another where the run was "
-                "resumed with changes and the checkpoints in between were removed"
+                f"{self.folder} does not say which configuration its steps had before "
+                f"{configured.CONFIGS} was written: the one in {found.where} is taken, which is another where the run "
+                "was resumed with changes and the checkpoints in between were removed"
             )
         return running.made_again(found.document, found.where, self.say)
 
@@ -162,13 +163,13 @@ class Past:
             self._said.add(text)
             self._say(text)
 
-    def skips(self, step: int) -> list[skips.Skip]:
+    def skips(self, step: int) -> list[Skip]:
         """The intervals of nominal time that the run leaves out, as they were for `step`."""
         # What was set at a later resume is in later checkpoints. Those of rollbacks were in force for all that remains.
         later = configured.skips_set_after(self.configurations(), step)
         return [skip for skip in self._known_skips(step) if skip not in later]
 
-    def _known_skips(self, step: int) -> list[skips.Skip]:
+    def _known_skips(self, step: int) -> list[Skip]:
         for saved in self.checkpoints():
             if saved.step >= step:
                 documents = (state_of(saved.path) or {}).get("skips")

@@ -5,8 +5,9 @@ a function of data and seed.
 """
 
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,18 +101,31 @@ def when_seen(past: Past | str | os.PathLike[str], row: int, *, stream: str | No
     last = ledger.last()
     if last is None:
         raise ValueError(f"{ledger.path} has no step yet")
-    with past.source(last.step) as opened_source:
-        check_data(past, opened_source)
-        axes = {axis.stream: axis for axis in axes_of(opened_source)}
-        if stream not in axes:
-            raise ValueError(f"stream {stream!r}: this run has the streams {', '.join(map(str, axes))}; say which")
-        axis = axes[stream]
+    borders = past.borders(1, last.step)
+    with ExitStack() as stack:
+        known: dict[int, tuple[Axis, list[Skip]]] = {}
+
+        def at_step(step: int) -> tuple[Axis, list[Skip]]:
+            """The axis as the run had it for `step`, and what it left out: a resume may have changed either."""
+            part = bisect_left(borders, step)
+            if part not in known:
+                opened_source = stack.enter_context(past.source(step))
+                check_data(past, opened_source)
+                axes = {axis.stream: axis for axis in axes_of(opened_source)}
+                if stream not in axes:
+                    names = ", ".join(map(str, axes))
+                    raise ValueError(f"stream {stream!r}: this run has the streams {names}; say which")
+                known[part] = axes[stream], past.skips(step)
+            return known[part]
+
+        axis = at_step(last.step)[0]
         source, sweep = axis.source, 0
         while (time := source.when(row, sweep)) < axis.interval(last)[1]:
             end = time + int(axis.lengths(np.array([row]))[0])
-            place, skips = np.array([time]), past.skips(last.step)
-            why = axis.reasons(place, np.array([row]))[0] or axis.skipped(place, skips)[0]
             line = ledger.line_at_time(axis.run_time(time))
+            place = np.array([time])
+            then, skips = at_step(last.step if line is None else line.step)
+            why = then.reasons(place, np.array([row]))[0] or then.skipped(place, skips)[0]
             yield Occurrence(
                 stream=stream, time=time, sweep=sweep, step=None if line is None else line.step, left_out=why
             )

@@ -1,5 +1,6 @@
 """Small finished runs to travel in: by hand, with everything a step can have, and by the recipe of the digits."""
 
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +41,22 @@ def digits(path: Path, *, data=None, **options) -> Past:
     }
     run_recipe("digits", path, options=chosen, data=data, say=lambda text: None)
     return Past(path, data=data)
+
+
+def resumed(folder: Path, **options) -> Past:
+    """The run gone on with, after changes of its options."""
+    run_recipe("digits", folder, options=options, resume=True, say=lambda text: None)
+    return Past(folder)
+
+
+def three_pieces(folder: Path) -> Past:
+    """A run of 20, 10 and 20 steps, with another max_samples and so other rates in each; one checkpoint is left."""
+    digits(folder, max_samples=320, keep_last=1)
+    resumed(folder, max_samples=480)
+    past = resumed(folder, max_samples=800)
+    for saved in past.checkpoints()[:-1]:
+        shutil.rmtree(saved.path)  # also the first one, if it is kept
+    return past
 
 
 def files(folder: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from minibatch.train.batches import TensorBatch
 from minibatch.train.travel import Past, blame, replay, worst_step
 from minibatch.train.travel.gradients import sample_norms
 from tests.train.small import CLASSES, FEATURES, TERMS, fields, make_source, write
-from tests.train.travel.runs import SIZE, digits, hand_made, made
+from tests.train.travel.runs import SIZE, digits, hand_made, made, three_pieces
 
 STEP = 17
 
@@ -210,6 +210,15 @@ def test_a_run_of_a_recipe_with_keyed_dropout_is_vectorised(tmp_path):
     found = blame(digits(tmp_path / "run").folder, 17, by="gradient")
     assert (found.way, found.replay.exact) == ("vmap", True)
     assert found.error < 1e-12
+
+
+def test_a_step_before_a_resume_with_other_options_is_blamed_with_the_weights_of_then(tmp_path):
+    past = three_pieces(tmp_path / "run")
+    for step in (17, 24):
+        found = blame(past, step)
+        assert found.replay.exact
+        total = math.fsum(suspect.loss for suspect in found.suspects)
+        assert total == pytest.approx(past.ledger.line_at(step).total_loss, rel=1e-6)
 
 
 def test_streams_of_a_joint_run_are_told_apart(tmp_path):

@@ -1,15 +1,16 @@
 """A branch of a run: the same past, the same data and noise, and the one change from there on."""
 
 import json
+import shutil
 
 import pytest
 
 from minibatch.errors import CheckpointError
 from minibatch.train import read_ledger
 from minibatch.train.running import run_recipe
-from minibatch.train.travel import Past, diff_runs, fork, paired_validations, replay, who
+from minibatch.train.travel import Past, diff_runs, fork, paired_validations, replay, verify_resume, who
 from minibatch.train.travel.fork import origin_of
-from tests.train.travel.runs import digits, files
+from tests.train.travel.runs import digits, files, three_pieces
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,32 @@ def test_exactly_at_a_step_the_run_is_gone_forward_to(past, tmp_path):
     assert (made.begins.step, made.begins.nominal_time) == (25, 400)
     assert len(read_ledger(made.folder)) == 25
     assert not diff_runs(past, trained(made.folder)).any
+
+
+def test_weights_that_are_not_those_of_the_run_are_never_forked(past, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(past.folder, run, ignore=shutil.ignore_patterns(".lock"))
+    lines = (run / "ledger.jsonl").read_text().splitlines()
+    document = json.loads(lines[22])
+    document["grad_norm"] *= 1 + 1e-15
+    lines[22] = json.dumps(document)
+    (run / "ledger.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(CheckpointError, match=r"step 23 came out otherwise .* fork from a checkpoint .*step 0, 10, 20"):
+        fork(run, tmp_path / "branch", step=25, changes={}, exact=True)
+    assert not (tmp_path / "branch").exists()
+    assert fork(run, tmp_path / "branch", step=22, changes={}, exact=True).begins.step == 22
+
+
+def test_a_branch_of_a_run_in_pieces_begins_with_the_bits_and_knows_the_options_of_then(tmp_path):
+    past = three_pieces(tmp_path / "run")
+    made = fork(past, tmp_path / "branch", step=25, changes={"log_every": "5"}, exact=True)
+    assert all("max_samples" not in line for line in made.changes)
+    branch = trained(made.folder)
+    assert branch.ledger.last().t1 == 480  # that of the second piece
+    for step in (17, 25, 26, 30):
+        assert replay(branch, step).exact
+        assert branch.ledger.line_at(step) == past.ledger.line_at(step)
+    assert verify_resume(branch, steps=30).holds
 
 
 def test_one_change_takes_effect_from_there_on_and_nothing_else_does(past, tmp_path):
@@ -106,6 +133,8 @@ def test_a_folder_that_holds_something_is_left_alone(past, tmp_path):
 
 def test_before_the_first_checkpoint_only_the_exact_way_leads(tmp_path):
     past = digits(tmp_path / "run", keep_last=1)
+    for saved in past.checkpoints()[:-1]:
+        shutil.rmtree(saved.path)
     with pytest.raises(CheckpointError, match=r"its first is after step 40; exact=True \(--exact\)"):
         fork(past, tmp_path / "branch", step=12, changes={})
     made = fork(past, tmp_path / "branch", step=12, changes={}, exact=True)

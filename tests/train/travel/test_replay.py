@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from minibatch.train.skips import Skip
 from minibatch.train.terms import Term
 from minibatch.train.travel import Past, replay
 from tests.train.small import TERMS, TwoHeads, fields, make_source, write
-from tests.train.travel.runs import SIZE, STEPS, digits, files, hand_made, made
+from tests.train.travel.runs import SIZE, STEPS, digits, files, hand_made, made, resumed, three_pieces
 
 BITS = {"promise": "bits", "leaf_size": 4, "microbatch_size": None}
 
@@ -257,11 +258,76 @@ def test_each_step_has_the_configuration_of_its_time(tmp_path):
     assert replay(past, 45).exact
 
 
+@pytest.fixture(scope="module")
+def in_pieces(tmp_path_factory):
+    """A run of three pieces that keeps one checkpoint; its rates depend on max_samples, another in each piece."""
+    return three_pieces(tmp_path_factory.mktemp("pieces") / "run")
+
+
+@pytest.mark.parametrize("step", [1, 17, 20, 21, 30, 31, 50])
+def test_a_step_before_a_resume_with_other_options_has_the_bits_of_then(in_pieces, step):
+    assert [saved.step for saved in in_pieces.checkpoints() if saved.step] == [50]
+    found = replay(in_pieces, step)
+    assert found.exact
+    assert found.again.lr == found.line.lr
+    assert (found.digests[0] != found.digests[1]) == (step > 1)  # the warm-up begins with a rate of 0
+
+
+def test_another_configuration_than_that_of_a_step_gives_other_bits(in_pieces, tmp_path):
+    """So that the test before this one can fail."""
+    lines = [json.loads(line) for line in (in_pieces.folder / "configs.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 20, 30]
+    out = tmp_path / "run"
+    shutil.copytree(in_pieces.folder, out, ignore=shutil.ignore_patterns(".lock"))
+    (out / "configs.jsonl").write_text(json.dumps({"step": 0, "config": lines[-1]["config"]}) + "\n")
+    assert not replay(out, 17).exact
+
+
+def test_a_run_without_the_file_of_configurations_is_guessed_from_checkpoints_and_says_so(in_pieces, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(in_pieces.folder, out, ignore=shutil.ignore_patterns(".lock"))
+    (out / "configs.jsonl").unlink()
+    said = []
+    past = Past(out, say=said.append)
+    assert not replay(past, 17).exact  # the checkpoints of then are gone
+    assert replay(past, 17).line.step == 17
+    (text,) = said
+    assert "does not say which configuration its steps had" in text
+    assert "t-000000000800" in text
+
+
+def test_where_the_file_begins_with_a_later_resume_only_earlier_steps_are_guessed(tmp_path):
+    said = []
+    digits(tmp_path / "run", max_samples=320)
+    (tmp_path / "run" / "configs.jsonl").unlink()  # as if of an older version
+    resumed(tmp_path / "run", max_samples=480)
+    past = Past(tmp_path / "run", say=said.append)
+    assert replay(past, 25).exact
+    assert not said
+    for step in (7, 20):
+        assert replay(past, step).exact
+    assert said
+
+
+def test_a_recipe_that_has_changed_since_is_named(tmp_path):
+    past = digits(tmp_path / "run", max_samples=64)
+    text = (past.folder / "configs.jsonl").read_text()
+    (past.folder / "configs.jsonl").write_text(text.replace('"leaf_size": 32', '"leaf_size": 16'))
+    said = []
+    replay(Past(past.folder, say=said.append), 2)
+    assert said == [f"{past.folder / 'configs.jsonl'} says otherwise than its recipe now: leaf_size: 16 → 32"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda run: (run / "config.json").unlink(), None),
-        (lambda run: (run / "config.json").write_text("{"), "config.json is damaged"),
+        (lambda run: (run / "config.json").write_text("{"), None),
+        (lambda run: [(run / "configs.jsonl").unlink(), (run / "config.json").unlink()], None),
+        (
+            lambda run: [(run / "configs.jsonl").unlink(), (run / "config.json").write_text("{")],
+            "config.json is damaged",
+        ),
         (lambda run: (run / "data").rename(run / "elsewhere"), "say in which folder they lie"),
         (lambda run: (run / "ledger.jsonl").unlink(), "no ledger"),
     ],
@@ -270,7 +336,7 @@ def test_what_is_missing_is_said(change, message, tmp_path):
     past = digits(tmp_path / "run", max_samples=64)
     change(past.folder)
     if message is None:
-        assert replay(Past(past.folder), 2).exact  # the checkpoints have it, too
+        assert replay(Past(past.folder), 2).exact  # configs.jsonl has it, and the checkpoints
         return
     with pytest.raises((CheckpointError, ValueError, FileNotFoundError), match=message):
         replay(Past(past.folder), 4)

@@ -10,7 +10,7 @@ from minibatch.train import checkpoint
 from minibatch.train.running import run_recipe
 from minibatch.train.travel import Past, verify_resume
 from tests.train.small import TwoHeads
-from tests.train.travel.runs import digits, files, hand_made
+from tests.train.travel.runs import digits, files, hand_made, resumed, three_pieces
 
 BITS = {"promise": "bits", "leaf_size": 4, "microbatch_size": None}
 
@@ -18,6 +18,11 @@ BITS = {"promise": "bits", "leaf_size": 4, "microbatch_size": None}
 @pytest.fixture(scope="module")
 def past(tmp_path_factory):
     return hand_made(tmp_path_factory.mktemp("verify"))
+
+
+@pytest.fixture(scope="module")
+def in_pieces(tmp_path_factory):
+    return three_pieces(tmp_path_factory.mktemp("pieces") / "run")
 
 
 def test_a_run_repeats_itself_and_is_left_as_it_was(past):
@@ -122,6 +127,29 @@ def test_steps_before_a_resume_are_run_with_what_was_set_then(tmp_path):
     past = Past(past.folder)
     for at in (30, 40, 50):
         assert verify_resume(past, at=at).holds
+
+
+@pytest.mark.parametrize("steps", [10, 20, 25, 30, 45, 50])
+def test_steps_across_resumes_with_other_options_have_the_bits_of_then(in_pieces, steps):
+    found = verify_resume(in_pieces, steps=steps)
+    assert found.holds
+    assert (found.target.step, found.steps, found.lines) == (50, 50, 50)
+
+
+def test_across_resumes_other_microbatches_are_taken_in_every_piece(in_pieces):
+    found = verify_resume(in_pieces, microbatch_size=3)
+    assert found.holds
+    assert all(0 < share for share in found.drift.values())
+    assert not verify_resume(in_pieces, microbatch_size=3, tolerance=0.0).holds
+
+
+def test_checkpoints_between_two_resumes_are_begun_from(tmp_path):
+    past = digits(tmp_path / "run", max_samples=320)
+    resumed(past.folder, max_samples=480)
+    past = resumed(past.folder, max_samples=800)
+    for steps, began in ((5, 40), (15, 30), (25, 20), (35, 10), (50, 0)):
+        found = verify_resume(past, steps=steps)
+        assert (found.holds, found.began.step) == (True, began)
 
 
 def test_without_a_checkpoint_there_is_nothing_to_verify(tmp_path):

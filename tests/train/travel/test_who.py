@@ -1,5 +1,6 @@
 """Who was in a step: the rows that the run really read, their shards, holes, sequences; and the inverse."""
 
+import shutil
 from functools import partial
 
 import numpy as np
@@ -12,10 +13,10 @@ from minibatch.errors import CheckpointError
 from minibatch.timeline import SkipRows
 from minibatch.train import Term, Trainer, read_ledger
 from minibatch.train.skips import Skip
-from minibatch.train.travel import Past, when_seen, who
+from minibatch.train.travel import Past, replay, when_seen, who
 from minibatch.train.travel.who import locate
 from tests.train.small import ROWS
-from tests.train.travel.runs import STEPS, hand_made, made
+from tests.train.travel.runs import STEPS, digits, hand_made, made, resumed
 
 
 def watched(path, **options):
@@ -73,6 +74,25 @@ def test_what_the_run_itself_leaves_out_is_told_apart(tmp_path):
     assert left == set(range(20, 30))
     row = next(iter(who(past, 3))).rows[5]
     assert next(iter(when_seen(past, int(row)))).left_out == "skipped by the run"
+
+
+def test_what_a_later_resume_leaves_out_was_not_left_out_before_it(tmp_path):
+    digits(tmp_path / "run", max_samples=160, keep_last=1)
+    past = resumed(tmp_path / "run", max_samples=320, skips=[Skip(start=20, stop=30), Skip(start=200, stop=210)])
+    for saved in past.checkpoints()[:-1]:
+        shutil.rmtree(saved.path)
+    left = [
+        time
+        for each in who(past, 1, 21)
+        for time, why in zip(each.times.tolist(), each.left_out, strict=True)
+        if why == "skipped by the run"
+    ]
+    assert left == list(range(200, 210))
+    assert replay(past, 2).exact
+    assert replay(past, 13).exact
+    rows = {each.line.step: each.rows.tolist() for each in who(past, 1, 21)}
+    assert next(when_seen(past, rows[2][5])).left_out == ""
+    assert next(when_seen(past, rows[13][9])).left_out == "skipped by the run"
 
 
 def test_no_checkpoint_is_needed(tmp_path):
