@@ -339,8 +339,10 @@ def draw(path: Path, errors: Sequence[GradientError], learnt: Sequence[Learnt]) 
         accuracies = [100 * statistics.mean(one.accuracies) for one in points]
         errors_of_mean = [100 * _error(one.accuracies) for one in points]
         right.errorbar([one.microbatches for one in points], accuracies, errors_of_mean, **style)
-    left.axhline(0, color=LINES[0], label=f"minibatch (at most {worst:.0e})")
-    right.axhline(100 * statistics.mean(ours.accuracies), color=LINES[0], label="minibatch")
+    left.axhline(0, color=LINES[0])
+    right.axhline(
+        100 * statistics.mean(ours.accuracies), color=LINES[0], label=f"minibatch (gradient error ≤ {worst:.0e})"
+    )
     left.set(ylabel="error of the gradient (%)", title="one step, class weights 1:20")
     right.set(ylabel="balanced accuracy (%)", title="digits, half the classes 20 times rarer")
     cuts = sorted({one.microbatches for one in errors})
@@ -349,7 +351,7 @@ def draw(path: Path, errors: Sequence[GradientError], learnt: Sequence[Learnt]) 
         axis.set(xlabel=f"microbatches that {K} samples are cut into")
         axis.set_xticks(cuts, [str(cut) for cut in cuts])
         axis.grid(color=GREY, alpha=0.2)
-    left.legend(loc="center right")
+    right.legend(loc="lower left")
     figure.savefig(path, dpi=200)
 
 

@@ -3,7 +3,8 @@
 A command's file is imported when the command is asked for and not before, so that `minibatch --help` is quick and a
 command works where the libraries of another are missing. What a command raises about its input ends as one line on
 stderr, with the notes of the error below it, and exit code 1 (2 for a command line that makes no sense, 130 after
-Ctrl-C); any other exception is a defect and keeps its traceback.
+Ctrl-C); so does whatever a user's own code raises, which has a note that says where. Any other exception is a defect
+and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -91,12 +92,18 @@ def clear_errors(*, debug: bool, code: int = 1) -> Iterator[None]:
         yield
     except BrokenPipeError:  # whoever reads our output has seen enough, as in `minibatch show DIR | head`
         raise
-    except (MinibatchError, ValueError, OSError) as error:
-        if debug:
+    except typer.Exit:
+        raise
+    except Exception as error:
+        notes = getattr(error, "__notes__", ())  # shapes, and the place in a user's recipe
+        expected = isinstance(error, MinibatchError | ValueError | OSError)
+        if debug or not (expected or notes):
             raise
-        print_error(one_line(error))
-        for note in getattr(error, "__notes__", ()):  # shapes, and the place in a user's recipe
+        print_error(one_line(error) if expected else f"{type(error).__name__}: {one_line(error)}")
+        for note in notes:
             print_error(" ".join(note.split()), title="  ")
+        if not expected:
+            print_error("--debug shows the traceback", title="  ")
         raise typer.Exit(code) from error
 
 

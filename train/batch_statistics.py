@@ -67,6 +67,13 @@ class LeafStatistics:
             layer.momentum = 1.0
         try:
             yield
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                error.add_note(
+                    "minibatch: a leaf of one sample has no variance: with batch_norm='leaf' choose minibatch sizes, "
+                    "and ends of the axis, that leave no such leaf (multiples of leaf_size)"
+                )
+            raise
         finally:
             for hook in hooks:
                 hook.remove()

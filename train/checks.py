@@ -37,6 +37,8 @@ def validation_size(given: int | None, trainer: "Trainer") -> int:
         return checked_integer(given, "validation_size", least=1)
     if any(term.over == "minibatch" for term in trainer.terms):
         return size_at(trainer.minibatch_size, 0)
+    if trainer.promise == "bits":  # what is decided by validations must not depend on the microbatch
+        return trainer.leaf_size
     return min(1024, trainer.microbatch_size or 1024)
 
 

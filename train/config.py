@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from minibatch import rng
 from minibatch.arguments import checked_integer
 from minibatch.storage import write_atomically
-from minibatch.train import batch_statistics
+from minibatch.train import batch_statistics, watching
 from minibatch.train.averaging import EMA
 from minibatch.train.batches import Inputs
 from minibatch.train.checks import Promise
@@ -116,7 +116,7 @@ class RunConfig:
     multiview: MultiView | None = None
 
     def __post_init__(self) -> None:
-        """Wrong sizes are refused here, before a run has made its folder."""
+        """What cannot work whatever the data are is refused here, before a run has made its folder."""
         rng.checked_seed(self.seed)
         for name in ("max_samples", "log_every", "leaf_size"):
             checked_integer(getattr(self, name), name, least=1)
@@ -130,6 +130,15 @@ class RunConfig:
             for one in value if isinstance(value, tuple | list) else (value,):
                 if one is not None and not isinstance(one, Samples | Steps | Sweeps | Minutes):
                     checked_integer(one, name, least=1)
+        watching.check_validations(self.validate_every, patience=self.patience, restore_best=self.restore_best)
+        watching.check_measured(self.watch, f"watch={self.watch!r}", self.terms, self.metrics)
+        several = self.schedules if isinstance(self.schedules, Sequence) else (self.schedules,)
+        rates = [(f"schedules.{number}", schedule) for number, schedule in enumerate(several)]
+        for place, name in watching.reacting([("minibatch_size", self.minibatch_size), *rates]):
+            what = f"{place} watches {name!r}, which"
+            watching.check_measured(name, what, self.terms, self.metrics)
+            if self.validate_every is None and not self.validate_first:
+                raise ValueError(f"{what} nothing measures: it needs validate_every=")
 
 
 def described(value: Any) -> Any:

@@ -10,10 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from minibatch import MinibatchSource
 from minibatch.arguments import checked_integer
+from minibatch.laying import length_fields
 
 if TYPE_CHECKING:
     from minibatch.train.trainer import Trainer
+
+STRETCH = 1 << 16  # rows whose lengths are looked up at once
 
 
 @dataclass(frozen=True)
@@ -104,9 +110,20 @@ def due(every: Every | None, name: str, rows: int | None, *, minutes: bool = Tru
 
 
 def rows_of(trainer: "Trainer") -> int | None:
-    """The rows of a sweep; None where there is no source, or a joint one, whose parts have sweeps of their own."""
-    dataset = getattr(trainer.source, "dataset", None)
-    return None if dataset is None else len(dataset)
+    """The samples of a sweep: its rows, or the elements of its sequences where the source counts these.
+
+    None where there is no source, or a joint one, whose parts have sweeps of their own, or one of truncated sequences,
+    whose sweeps have no border.
+    """
+    source = trainer.source
+    if not isinstance(source, MinibatchSource) or source.sequences == "truncated":
+        return None
+    rows = len(source.dataset)
+    if source.sequences == "rows":
+        return rows
+    names = length_fields(source.dataset, source.arguments["length_field"])
+    stretches = (np.arange(first, min(first + STRETCH, rows)) for first in range(0, rows, STRETCH))
+    return sum(int(source.dataset.lengths(stretch, names).sum()) for stretch in stretches)
 
 
 def _clock(seconds: float) -> Due:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from minibatch.arguments import checked_integer
-from minibatch.train import every
+from minibatch.train import every, watching
 from minibatch.train.best import BestWeights, Watch
 from minibatch.train.callbacks.hooks import Callback as Callback
 from minibatch.train.callbacks.hooks import Hooks
@@ -101,17 +101,15 @@ def fit(
     (6, 'max_sweeps', [8, 16, 24])
     """
     limits = _limits(trainer, max_samples, max_sweeps, max_steps, max_seconds)
-    if trainer.validation is None:
-        wanted = {"validate_every": validate_every, "validate_first": validate_first, "patience": patience}
-        for name, value in {**wanted, "restore_best": restore_best}.items():
-            if value is not None and value is not False:
-                raise ValueError(f"{name}= needs something to validate on: pass validation= to Trainer")
-    if (patience is not None or restore_best) and validate_every is None:
-        raise ValueError(
-            f"{'patience' if patience is not None else 'restore_best'}= needs validations: pass validate_every="
-        )
-    if save_every is not None and not trainer.has_folder:
-        raise ValueError("save_every= needs a folder to save into: pass folder= to Trainer")
+    watching.check_plan(
+        trainer,
+        validate_every=validate_every,
+        validate_first=validate_first,
+        save_every=save_every,
+        patience=patience,
+        restore_best=restore_best,
+        watch=watch,
+    )
     rows = every.rows_of(trainer)
     run = _Run(
         trainer,

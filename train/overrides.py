@@ -55,6 +55,30 @@ def changed(value: Any, path: str, to: Any, *, hint: Any = Any, full: str | None
         raise ValueError(f"{full}: {error}") from error
 
 
+def all_changed(value: Any, changes: Mapping[str, Any]) -> Any:
+    """`value` with every change {dotted path: to} made, in their order; the same errors as `changed`.
+
+    What is refused only because another change is still to come is made after it: of two that are right together,
+    either may come first.
+
+    >>> from minibatch.train.schedules import Cosine
+    >>> all_changed(Cosine(0.1, samples=10), {"rate": "0.2", "samples": "1e3"})
+    Cosine(rate=0.2, samples=1000, last=0.0)
+    """
+    left = dict(changes)
+    while left:
+        refused: dict[str, ValueError] = {}
+        for path, to in left.items():
+            try:
+                value = changed(value, path, to)
+            except ValueError as error:
+                refused[path] = error
+        if len(refused) == len(left):
+            raise next(iter(refused.values()))
+        left = {path: left[path] for path in refused}
+    return value
+
+
 def named(value: Any, path: str) -> Any:
     """What stands at the dotted `path`; the same errors as `changed`.
 

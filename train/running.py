@@ -19,7 +19,7 @@ import torch
 from minibatch import MinibatchSource
 from minibatch.errors import CheckpointError
 from minibatch.storage import write_atomically
-from minibatch.train import foreign, loop, recipes, user_code
+from minibatch.train import foreign, loop, recipes, user_code, watching
 from minibatch.train.best import Watch
 from minibatch.train.checkpoint import checkpoints_in, place
 from minibatch.train.config import Prepared, RunConfig, described, differences, save_config
@@ -71,7 +71,7 @@ def load_config(folder: str | os.PathLike[str], say: Callable[[str], None] = ann
 
 
 def made_again(saved: Mapping[str, Any], where: Path, say: Callable[[str], None] = announce) -> RunConfig:
-    """The configuration that a saved one describes, made again by its recipe; `where` it is written: see load_config."""
+    """The configuration that a saved one describes, by its recipe again; `where` it is written: see `load_config`."""
     chosen = saved.get("set", {})
     below = {name: value for name, value in chosen.items() if name.partition(".")[0] not in saved["options"]}
     config = replace(recipes.configure(saved["recipe"], {**saved["options"], **below}), set=chosen)
@@ -175,6 +175,8 @@ def run_recipe(
                     f"{out} holds a run that stands at nominal time {restored.nominal_time:,}, beyond max_samples = "
                     f"{config.max_samples:,}: nothing is left to train"
                 )
+        names = ("validate_every", "validate_first", "save_every", "patience", "restore_best", "watch")
+        watching.check_plan(trainer, **{name: getattr(config, name) for name in names})
         out.mkdir(parents=True, exist_ok=True)
         save_config(out / CONFIG, config)
         note_config(out, trainer.step, described(config))

@@ -19,6 +19,16 @@ from minibatch.train.skips import Skip, kept
 from minibatch.train.terms import Share, Term, plan
 
 Source = MinibatchSource | JointSource
+
+
+def whole_units(samples: int, source: Source | None) -> int:
+    """What a source is asked for to give `samples` places of nominal time: packed ones give whole blocks."""
+    unit = 1
+    if isinstance(source, MinibatchSource):
+        unit = source.arguments["block"] or source.arguments["lanes"] or 1
+    return -(-samples // unit) * unit
+
+
 Given = Batch | Mapping[str, Any]
 
 

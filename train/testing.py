@@ -15,7 +15,7 @@ from minibatch.train.progress import announce
 from minibatch.train.running import torch_threads
 from minibatch.train.saved_model import SavedModel, held_out, load_model
 from minibatch.train.terms import Term
-from minibatch.train.user_code import places_noted
+from minibatch.train.user_code import noted, places_noted
 from minibatch.train.validation import Validation, evaluate
 from minibatch.transforms import MultiCrop
 
@@ -70,15 +70,18 @@ def measure_run(
             terms, metrics, inputs = of_stream(config, stream)
             shown = shown_as(config, inputs, views)
             source = source[stream] if isinstance(source, Mapping) else source
-        validation = evaluate(
-            saved.model,
-            source,
-            inputs=shown,
-            terms=terms,
-            metrics=metrics,
-            minibatch_size=minibatch_size,
-            precision=config.precision,
-        )
+        on = "its validation data" if data is None else data
+        in_views = " in several views, which must have the shape that the model takes" if _count(shown) > 1 else ""
+        with noted(f"this was the model of {saved.path}, measured on {on}{in_views}"):
+            validation = evaluate(
+                saved.model,
+                source,
+                inputs=shown,
+                terms=terms,
+                metrics=metrics,
+                minibatch_size=minibatch_size,
+                precision=config.precision,
+            )
         if predictions is not None:
             assert not isinstance(shown, Mapping)
             write_features(

@@ -42,7 +42,7 @@ from minibatch.train.spikes import Spikes
 from minibatch.train.staging import Staging
 from minibatch.train.state import group_numbers
 from minibatch.train.step import Steps
-from minibatch.train.streams import Given, Source
+from minibatch.train.streams import Given, Source, whole_units
 from minibatch.train.terms import Share, Term
 from minibatch.train.validation import Data, Validation, evaluate
 
@@ -65,9 +65,9 @@ class Trainer:
     or options, for `torch.compile`.
 
     validation: a data set or source to measure terms and `metrics` on, in minibatches of `validation_size`: by default
-    1,024, and at most `microbatch_size`; that of training where a term compares samples with each other. folder: of the
-    run: ledger, checkpoints, lock. keep_last: so many checkpoints stay. log_every: steps between log points, where
-    values are fetched and written.
+    1,024, and at most `microbatch_size` (with "bits" a leaf, whatever the microbatch); that of training where a term
+    compares samples with each other. folder: of the run: ledger, checkpoints, lock. keep_last: so many checkpoints
+    stay. log_every: steps between log points, where values are fetched and written.
 
     foreign_noise: "refuse", "convert" or "allow" layers that draw from torch's global generator. on_nonfinite: "stop"
     with NonFiniteError, or "skip" the update, when a loss or gradient is NaN or infinite; weights are never touched.
@@ -246,8 +246,11 @@ class Trainer:
         return self._train(batch, self.next_size)
 
     def train_at_most(self, samples: int) -> StepResult:
-        """One step of the next `samples` samples, where a run ends; denominators stay those of `minibatch_size`."""
-        return self._train(None, samples)
+        """One step of the next `samples` samples, where a run ends; denominators stay those of `minibatch_size`.
+
+        Packed sequences come in whole blocks: there the step may be up to a block longer.
+        """
+        return self._train(None, whole_units(samples, self.source))
 
     def itertrain(self) -> Iterator[StepResult]:
         """Steps until the axis ends; without limits in the source, for ever."""

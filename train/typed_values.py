@@ -1,9 +1,10 @@
 """A text, or a value from JSON, as what an annotation asks for: `--set` and `config.json` write values this way.
 
     bool            true false yes no on off 1 0            tuple, Sequence  0.1,0.01  or (0.1, 0.01)  or [0.1, 0.01]
-    int             128, 100_000, 1e5                       Mapping          {"a": 1}
-    float           0.1, 1e-4, inf                          Literal          one of its values
-    None            none, null                              Path, str        the text as it is
+    int             128, 100_000, 1e5                                        one value stands for a list of it
+    float           0.1, 1e-4, inf                          Mapping          {"a": 1}
+    None            none, null                              Literal          one of its values
+    Path, str       the text as it is
     anything else   Name(0.1, samples=1000): a class or function of `named_calls.NAMES`, its arguments written the same
                     way, or module:Name(...) for any other; functions also as Name or module:name alone
 
@@ -137,8 +138,13 @@ def _collection(value: Any, hint: Any, origin: Any, kinds: tuple[Any, ...], wher
         items = _pieces(value)
     elif isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes):
         items = [*value]
-    else:
+    elif value is None or isinstance(value, bytes | Mapping) or (_is(origin, tuple) and kinds and kinds[-1] is not ...):
         raise wrong(value, hint, where)
+    else:  # one value stands for a list of it
+        try:
+            items = [converted(value, kinds[0] if kinds else Any, where)]
+        except ValueError:
+            raise wrong(value, hint, where) from None
     if _is(origin, tuple) and kinds and kinds[-1] is not ...:
         if len(items) != len(kinds):
             raise ValueError(f"{where}: expected {len(kinds)} values {in_words(hint)}, got {len(items)}: {value!r}")

@@ -71,6 +71,16 @@ def places_noted() -> Iterator[None]:
         raise
 
 
+@contextmanager
+def noted(text: str) -> Iterator[None]:
+    """Inside, an exception gets the note `text`, "minibatch: " before it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"minibatch: {text}")
+        raise
+
+
 def place_of(traceback: TracebackType | None) -> str | None:
     """Where the innermost code of the user's stands in a traceback: "raised at file.py:12, in loss: `…`", or None.
 

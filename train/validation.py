@@ -18,6 +18,7 @@ from minibatch.train.batches import Inputs, TensorBatch, forward_function
 from minibatch.train.gradient import crosses_samples, is_per_sample, wrong_values
 from minibatch.train.metrics import Collected, Measured, Metric
 from minibatch.train.precision import Precision, PrecisionName
+from minibatch.train.streams import whole_units
 from minibatch.train.terms import Term, plan
 
 Data = MinibatchSource | Dataset | str | os.PathLike[str]
@@ -108,7 +109,7 @@ def evaluate(
         source.seek(0)
         with torch.no_grad():  # not inference_mode: what a model caches must still be good for training
             while source.nominal_time < end:
-                batch = source.next_minibatch(min(minibatch_size, end - source.nominal_time))
+                batch = source.next_minibatch(whole_units(min(minibatch_size, end - source.nominal_time), source))
                 if not batch:
                     break
                 if not batch.num_samples:

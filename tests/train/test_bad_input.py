@@ -26,6 +26,7 @@ from minibatch.train import (
     class_weight,
     cross_entropy,
     evaluate,
+    every,
     mse,
     on,
     parameters_digest,
@@ -514,6 +515,37 @@ def test_lists_and_packed_sources_are_measured_alike(texts):
     assert len({result.pairs["tags"][1] for result in found}) == 1
     for result in found[1:]:
         assert result["tags"] == pytest.approx(found[0]["tags"], rel=1e-13)
+
+
+@pytest.mark.parametrize("sequences", ["packed", "whole", "rows"])
+def test_a_sweep_of_sequences_is_all_of_their_elements(texts, sequences):
+    size = {"packed": 32, "whole": 30, "rows": 11}[sequences]
+    trainer = tagging(texts, sequences, size=size, validation=texts if sequences != "packed" else None)
+    ended = trainer.fit(max_sweeps=1, validate_every=None if sequences == "packed" else every.Sweeps())
+    elements = 41 if sequences == "rows" else int(sum(MinibatchSource(texts).dataset.lengths(np.arange(41), ["words"])))
+    last = -(-elements // BLOCK) * BLOCK if sequences == "packed" else elements  # packed ones come in whole blocks
+    assert (ended.stopped, ended.nominal_time) == ("max_sweeps", last)
+    assert [validation.nominal_time for validation in trainer.history] == ([] if sequences == "packed" else [elements])
+
+
+@pytest.mark.parametrize("options", [{}, {"microbatch_size": 1}, {"promise": "bits", "leaf_size": 2}])
+def test_a_run_of_packed_sequences_may_end_and_be_measured_at_any_size(texts, options):
+    measured = MinibatchSource(texts, sequences="packed", block=BLOCK, max_sweeps=1)
+    trainer = tagging(texts, validation=measured, **options)
+    assert trainer.fit(max_samples=100, validate_every=50).nominal_time == 104
+    assert [validation.nominal_time for validation in trainer.history] == [64, 104]
+
+
+@pytest.mark.parametrize("microbatch", [4, 9, 40])
+def test_under_bits_validations_do_not_depend_on_the_microbatch(data, microbatch):
+    """Early stopping and reacting schedules decide by them."""
+    trainers = [
+        trainer_of(data, promise="bits", leaf_size=4, microbatch_size=size, validation=data)
+        for size in (None, microbatch)
+    ]
+    for trainer in trainers:
+        trainer.fit(max_samples=45, validate_every=9)
+    assert trainers[0].history == trainers[1].history
 
 
 def test_minibatches_that_are_no_multiple_of_a_block_are_refused_and_nothing_happened(texts):

@@ -127,9 +127,7 @@ def test_over_is_checked():
         Term("x", on(mse, "target"), over="epoch")
 
 
-@pytest.mark.parametrize(
-    "options", [{"microbatch_size": 6}, {"promise": "bits", "leaf_size": 6, "microbatch_size": 6}]
-)
+@pytest.mark.parametrize("options", [{"microbatch_size": 6}, {"promise": "bits", "leaf_size": 6, "microbatch_size": 6}])
 def test_passes_in_any_order_see_every_sample_beside_its_own_fields(data, options):
     """The outputs are put together in the order of nominal time, like the fields, not in that of the passes."""
 

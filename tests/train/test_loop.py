@@ -1,14 +1,18 @@
 """`fit`: limits, validations and checkpoints where they belong, also after a resume; reasons to end; who is told."""
 
 import json
+from functools import partial
 
 import pytest
+from torchmetrics.classification import MulticlassF1Score
 
 from minibatch.train import every
-from minibatch.train.callbacks import Listener
+from minibatch.train.callbacks import EarlyStopping, KeepBest, Listener
 from minibatch.train.checkpoint import checkpoints_in, time_of, verify
+from minibatch.train.metrics import Collected
 from minibatch.train.monitors import UpdateScales
 from minibatch.train.progress import JsonLines
+from minibatch.train.schedules import Plateau, Warmup
 from minibatch.train.spikes import Spikes
 from tests.train.small import fields, make_source, make_trainer, write
 
@@ -58,7 +62,9 @@ def test_max_seconds_ends_this_call_after_a_step_and_is_no_end_of_the_run(data, 
         ({"restore_best": True}, "restore_best= needs validations: pass validate_every="),
         ({"validate_every": every.Minutes(1)}, "may only decide when to save"),
         ({"save_every": every.Minutes(1)}, "save_every= needs a folder"),
-        ({"validate_every": 9, "watch": "acuracy"}, None),
+        ({"validate_every": 9, "watch": "acuracy"}, "watch='acuracy' is neither .* which has class, fit, accuracy"),
+        ({"callbacks": [EarlyStopping("acuracy")]}, "EarlyStopping: watch='acuracy' is neither a term nor a metric"),
+        ({"callbacks": [KeepBest("best", "acuracy")]}, "KeepBest: watch='acuracy' is neither a term nor a metric"),
         ({"validate_every": 9, "patience": -1}, "patience must be at least 0, got -1"),
         ({"validate_every": 9, "patience": 1, "min_improvement": -0.1}, "min_improvement=-0.1: expected"),
         ({"validate_every": 9, "patience": 1, "mode": "best"}, "mode='best': expected 'min'"),
@@ -66,22 +72,48 @@ def test_max_seconds_ends_this_call_after_a_step_and_is_no_end_of_the_run(data, 
 )
 def test_what_cannot_work_is_said_before_the_first_step(data, options, message):
     with make_source(data) as source, make_trainer(source, validation=data) as trainer:
-        if message is None:
-            assert trainer.fit(max_samples=18, **options).step == 2  # it is not asked for
-            return
         with pytest.raises((TypeError, ValueError), match=message):
             trainer.fit(max_samples=90, **options)
         assert trainer.step == 0
 
 
-def test_a_name_that_the_validation_has_not_is_an_error_with_those_it_has(data):
-    message = r"watch='acuracy' is neither .* which has class, fit, accuracy"
-    with (
-        make_source(data) as source,
-        make_trainer(source, validation=data) as trainer,
-        pytest.raises(ValueError, match=message),
+def test_schedules_that_react_need_validations_of_what_they_watch(data):
+    plateau = partial(Plateau, rate=0.02, patience=1)
+    for schedule, options, message in (
+        (plateau(watches="acuracy"), {"validation": data}, r"schedules\[0\] watches 'acuracy', which is neither a term"),
+        (plateau(watches="class"), {}, r"schedules\[0\] watches 'class', which nothing measures: pass validation="),
+        (Warmup(9, plateau(watches="accuracy/0")), {"validation": data}, "'accuracy/0', which is neither a term"),
     ):
-        trainer.fit(max_samples=90, validate_every=9, patience=1, watch="acuracy")
+        with make_source(data) as source, make_trainer(source, schedules=schedule, **options) as trainer:
+            with pytest.raises(ValueError, match=message):
+                trainer.fit(max_samples=90)
+            assert trainer.step == 0
+    with make_source(data) as source, make_trainer(source, validation=data) as trainer:
+        trainer.optimizers[0].param_groups[0]["schedules"] = {"weight_decay": plateau(watches="loss")}
+        with pytest.raises(ValueError, match=r"optimizers\[0\], the schedule of 'weight_decay' of a group, watches 'loss'"):
+            trainer.fit(max_samples=90, validate_every=9)
+
+
+def test_a_schedule_that_reacts_to_validations_by_hand_is_told_of_until_there_is_one(data):
+    said = []
+    options = {"schedules": Plateau(rate=0.02, watches="class"), "validation": data, "announce": said.append}
+    with make_source(data) as source, make_trainer(source, **options) as trainer:
+        for sweeps in (1, 2):
+            trainer.fit(max_sweeps=sweeps)
+            trainer.validate()
+    assert said == [
+        "schedules[0] watches 'class', which is not measured unless somebody calls validate(): pass validate_every="
+    ]
+
+
+def test_a_name_below_that_of_a_collected_metric_is_known_when_it_is_computed(data):
+    metric = Collected("f1", partial(MulticlassF1Score, num_classes=3, average=None), target="label", output="logits")
+    options = {"validation": data, "metrics": (metric,)}
+    with make_source(data) as source, make_trainer(source, **options) as trainer:
+        trainer.fit(max_samples=18, validate_every=9, patience=5, watch="f1/1", mode="max")
+        assert trainer.step == 2
+        with pytest.raises(ValueError, match="watch='f2/1' is neither"):
+            trainer.fit(max_samples=27, validate_every=9, watch="f2/1")
 
 
 def test_validation_and_saving_by_steps_sweeps_samples_and_the_clock(data, tmp_path, monkeypatch):

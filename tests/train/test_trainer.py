@@ -569,7 +569,7 @@ def test_what_is_raised_before_weights_move_leaves_all_as_before_the_step(data, 
             rate[0] = math.nan
         else:
             clip.error = RuntimeError("user") if kind == "clip" else KeyboardInterrupt("user")
-        with pytest.raises((ValueError, RuntimeError, KeyboardInterrupt), match="WeightL2|user"):
+        with pytest.raises((ValueError, RuntimeError, KeyboardInterrupt), match=r"WeightL2|user"):
             trainer.train_minibatch()
         assert (trainer.step, trainer.nominal_time, source.nominal_time) == (1, 9, 9)
         assert parameters_digest(trainer.model) == expected[0]

@@ -16,6 +16,7 @@ from minibatch.train.every import Due, Every, due, rows_of
 from minibatch.train.patience import Mode, improvements
 from minibatch.train.result import StepResult
 from minibatch.train.validation import Validation
+from minibatch.train.watching import check_measured
 
 if TYPE_CHECKING:
     from minibatch.train.trainer import Trainer
@@ -40,6 +41,9 @@ class EarlyStopping(Listener):
         self.watch = Watch(
             name=watch, mode=mode, patience=patience, min_improvement=min_improvement, absolute=absolute, since=since
         )
+
+    def on_begin(self, trainer: "Trainer") -> None:
+        check_measured(self.watch.name, f"EarlyStopping: watch={self.watch.name!r}", trainer.terms, trainer.metrics)
 
     def on_validation(self, trainer: "Trainer", validation: Validation) -> str | None:
         return self.watch.stopped(trainer.history)
@@ -80,6 +84,9 @@ class KeepBest(Listener):
         self.folder = Path(folder)
         self.watch = Watch(name=watch, mode=mode)
         self.keep = checked_integer(keep, "keep", least=1)
+
+    def on_begin(self, trainer: "Trainer") -> None:
+        check_measured(self.watch.name, f"KeepBest: watch={self.watch.name!r}", trainer.terms, trainer.metrics)
 
     def on_validation(self, trainer: "Trainer", validation: Validation) -> None:
         counted = self.watch.counted(trainer.history)

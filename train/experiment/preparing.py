@@ -72,13 +72,11 @@ def regularizers_of(settings: Settings, net: FeedForward) -> list[Regularizer]:
         raise ValueError("hidden_l1 and contractive are for hidden layers, and this net has none")
     system = settings.system
     if system is not None:
-        weights = {name: x for name in ("weight_l2", "weight_l1") if (x := getattr(settings, name))}
-        hidden = {"hidden_l1": settings.hidden_l1} if settings.hidden_l1 else {}
-        units = {"contractive": settings.contractive} if settings.contractive else {}
+        start = {"of": net.names[0]}
         return [
-            *system.regularizers(**weights),
-            *system.regularizers(net.hidden, **hidden),
-            *system.regularizers(net.hidden, options={"of": net.names[0]}, **units),
+            *system.regularizers(**_nonzero(settings, "weight_l2", "weight_l1")),
+            *system.regularizers(net.hidden, **_nonzero(settings, "hidden_l1")),
+            *system.regularizers(net.hidden, options=start, **_nonzero(settings, "contractive")),
         ]
     found: list[Regularizer] = []
     if settings.weight_l2:
@@ -90,6 +88,10 @@ def regularizers_of(settings: Settings, net: FeedForward) -> list[Regularizer]:
     if settings.contractive:
         found.append(Contractive(coefficient=settings.contractive, pattern=net.hidden, of=net.names[0]))
     return found
+
+
+def _nonzero(settings: Settings, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(settings, name))}
 
 
 def optimizer_of(settings: Settings, net: nn.Module, algo: str) -> tuple[torch.optim.Optimizer, Any]:

@@ -33,7 +33,7 @@ class Sums:
     def add(self, step: StepResult | LedgerLine) -> None:
         """Take one step; its values are looked at later, in `values`, when they have come from the device."""
         self._steps.append(step)
-        if isinstance(step, StepResult) and len(self._steps) >= 1000:
+        if len(self._steps) >= 1000 and (isinstance(step, StepResult) or not self._fixed):
             self._fold()
 
     def values(self) -> dict[str, float | None]:

@@ -87,8 +87,8 @@ def configure(name: str, changes: Mapping[str, Any]) -> RunConfig:
     if not isinstance(config, RunConfig):
         raise TypeError(f"the recipe {name} returned {type(config).__name__}, expected a RunConfig")
     plain: dict[str, Any] = {path: described(value) for path, value in changes.items() if path not in later}
+    config = overrides.all_changed(config, later)
     for path, value in later.items():
-        config = overrides.changed(config, path, value)
         plain[path] = _written(overrides.named(config, path), value)
     for path in plain:
         if path in options:

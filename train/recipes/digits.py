@@ -26,7 +26,7 @@ from minibatch.models import MLP
 from minibatch.train.config import Prepared, RunConfig
 from minibatch.train.losses import cross_entropy, on
 from minibatch.train.metrics import Metric, accuracy
-from minibatch.train.schedules import Cosine, Warmup
+from minibatch.train.schedules import Cosine, Schedule, Warmup
 from minibatch.train.terms import Term
 from minibatch.transforms import Fields, named
 
@@ -36,7 +36,7 @@ HELD_OUT = 0.2
 def digits(
     *,
     seed: int = 7,
-    minibatch_size: int = 64,
+    minibatch_size: int | Schedule = 64,
     microbatch_size: int | None = None,
     max_samples: int = 100_000,
     learning_rate: float = 0.2,

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from minibatch import rng
+from minibatch.errors import CheckpointError
 from minibatch.train.digest import parameters_digest
 from minibatch.train.experiment import Classifier, Experiment, Network
 from minibatch.train.patience import best, stopped
@@ -232,6 +233,9 @@ def test_an_interrupted_call_goes_on_to_the_same_end(tmp_path, algo, stop_after)
     abandon(tmp_path)
     after = list(second.itertrain(small(), save_progress=str(tmp_path), **options))
     assert digest(second) == digest(whole)
+    if len(before) == len(everything):  # nothing is left to train: what comes is a measurement of the net
+        assert len(after) == 1
+        after = []
     assert before + after == everything
 
 
@@ -299,8 +303,39 @@ def abandon(folder: Path) -> None:
 def test_a_call_that_has_ended_is_not_trained_again(tmp_path):
     first, second = network(save_progress=tmp_path), network(save_progress=tmp_path)
     first.train(small(), **OPTIONS)
-    assert list(second.itertrain(small(), **OPTIONS)) == []
+    ((trained, measured),) = second.itertrain(small(), **OPTIONS)
     assert digest(second) == digest(first)
+    assert trained == measured  # the validation is on the training data here
+    assert measured["acc"] == pytest.approx(second.score(*small()))
+
+
+@pytest.mark.parametrize("algo", ["adam", "layerwise", "pretrain", "sample"])
+def test_a_script_that_is_run_again_gets_the_values_of_a_call_that_has_ended(tmp_path, algo):
+    first, second = network(save_progress=tmp_path), network(save_progress=tmp_path)
+    options = {**OPTIONS, "algo": algo}
+    _, expected = min(first.itertrain(small(), **options), key=lambda values: values[1]["loss"])
+    trained, measured = second.train(small(), **options)
+    assert digest(second) == digest(first)
+    assert trained.keys() == measured.keys() == expected.keys()
+    if algo in ("adam", "sample"):
+        assert measured == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_function_of_minibatches_gives_its_values_again_too(tmp_path):
+    options = {**OPTIONS, "iteration_size": 3, "save_progress": str(tmp_path)}
+
+    def minibatch(number: int):
+        return tuple(column[8 * number % ROWS :][:8] for column in small())
+
+    network().train(minibatch, small(), **options)
+    _, measured = network().train(minibatch, small(), **options)
+    assert measured["acc"] > 0
+
+
+def test_another_algorithm_in_the_same_folder_is_refused_with_what_to_do(tmp_path):
+    network().train(small(), save_progress=str(tmp_path), **OPTIONS)
+    with pytest.raises(CheckpointError, match=r"cannot go on .* pass another save_progress=, or delete .*train-1"):
+        network().train(small(), save_progress=str(tmp_path), **{**OPTIONS, "algo": "rmsprop"})
 
 
 def test_a_script_of_several_calls_goes_on_in_the_one_where_it_was(tmp_path):
