@@ -108,14 +108,14 @@ def clear_errors(*, debug: bool, code: int = 1) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """What `error` says, on one line.
+    """What `error` says, on one line; an option of ours is called as it is on the command line.
 
     >>> one_line(FileNotFoundError(2, "No such file or directory", "data/digits"))
     'data/digits: No such file or directory'
     """
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()).replace("overwrite=True", "--overwrite") or type(error).__name__
 
 
 def print_error(text: str, *, title: str = "error: ") -> None:

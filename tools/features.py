@@ -34,12 +34,17 @@ def features(
     from minibatch.train.running import torch_threads
     from minibatch.train.saved_model import held_out, load_model
     from minibatch.train.testing import of_stream
-    from minibatch.train.user_code import places_noted
+    from minibatch.train.user_code import noted, places_noted
 
     names = [name.strip() for name in layers.split(",") if name.strip()]
     saved = load_model(run, which=checkpoint, averaged=averaged)
     _, _, inputs = of_stream(saved.config, stream)
-    with torch_threads(saved.config.threads, lambda text: None), places_noted(), held_out(saved, run, data) as source:
+    with (
+        torch_threads(saved.config.threads, lambda text: None),
+        places_noted(),
+        held_out(saved, run, data) as source,
+        noted(f"these are layers of the model of {saved.path}, for {'its validation data' if data is None else data}"),
+    ):
         rows = write_features(
             saved.model,
             source[stream] if isinstance(source, dict) else source,

@@ -314,6 +314,8 @@ def print_checkpoints(run: Run, console: Console) -> None:
         for sense in ("lowest", "highest"):
             best.setdefault(values[f"{sense}_at"], []).append(f"{sense} {name}")
     table = plain_table("checkpoint", "samples", "size", "", right=("samples", "size"))
+    table.columns[3].no_wrap = False  # so that it gives way where it is narrow, and not the numbers
+    table.columns[3].overflow = "fold"
     shown = run.checkpoints[-CHECKPOINTS_SHOWN:]
     if len(shown) < len(run.checkpoints):
         table.add_row(f"{len(run.checkpoints) - len(shown):,} earlier …")
@@ -362,10 +364,9 @@ def flattened(value: Any, path: str = "") -> list[tuple[str, Any]]:
 
 
 def short_names(runs: Sequence[Run]) -> list[str]:
-    """The end of each path, as long as needed to tell the runs apart."""
+    """The end of each path, as long as needed to tell the runs apart; one that is there twice gets a number, too."""
     parts = [run.path.resolve().parts for run in runs]
-    for length in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-length:]) for each in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{name} ({number})" for number, name in enumerate(names, 1)]
+    lengths = range(1, max(map(len, parts)) + 1)
+    length = next(n for n in lengths if len({each[-n:] for each in parts}) == len(set(parts)))
+    names = [str(Path(*each[-length:])) for each in parts]
+    return [f"{name} ({at + 1})" if names.count(name) > 1 else name for at, name in enumerate(names)]

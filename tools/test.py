@@ -39,7 +39,9 @@ def test(
         Path | None, typer.Option(help="Write row and outputs of every sample to this folder, as a data set.")
     ] = None,
     keep: Keep = None,
-    minibatch_size: Annotated[int, typer.Option(help="Samples in the model at once.", min=1)] = 1024,
+    minibatch_size: Annotated[
+        int | None, typer.Option(help="Samples in the model at once (default: as the run validates).", min=1)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure a run's model on its validation data, or on another data set: every term and metric, exactly.

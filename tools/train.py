@@ -83,7 +83,12 @@ def train(
         "max_samples": max_samples,
         "seed": seed,
     }
-    options = {**{name: value for name, value in given.items() if value is not None}, **parsed(changes or ())}
+    options = {name: value for name, value in given.items() if value is not None}
+    set_by_name = parsed(changes or ())
+    if twice := [name for name in options if name in set_by_name]:
+        flag = f"--{twice[0].replace('_', '-')}"
+        raise ValueError(f"{flag} {options[twice[0]]} and --set {twice[0]}={set_by_name[twice[0]]}: give one of them")
+    options |= set_by_name
     if print_config:
         show_config(recipe, out, options, resume=resume)
         return

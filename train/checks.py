@@ -13,6 +13,7 @@ from minibatch.train.schedules import size_at
 from minibatch.train.terms import Term
 
 if TYPE_CHECKING:
+    from minibatch.train.config import RunConfig
     from minibatch.train.trainer import Trainer
 
 Promise = Literal["math", "bits", "data"]
@@ -31,7 +32,7 @@ def checked_terms(terms: Term | Sequence[Term]) -> tuple[Term, ...]:
     return given
 
 
-def validation_size(given: int | None, trainer: "Trainer") -> int:
+def validation_size(given: int | None, trainer: "Trainer | RunConfig") -> int:
     """How many samples are measured at once: as given, or what the run has shown to fit, and to mean the same."""
     if given is not None:
         return checked_integer(given, "validation_size", least=1)

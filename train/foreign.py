@@ -1,8 +1,8 @@
 """Noise from elsewhere: layers and functions that draw from torch's global generator, which has no nominal time.
 
-First weights may come from it: it is seeded for them. The layers are known by type, and refused, replaced or allowed before the first step; functions are noticed because the
-global generator has moved during it. Where they are allowed, the generator is seeded for every microbatch, so that no
-state of it has to be saved.
+First weights may come from it: it is seeded for them. Layers are known by type, and refused, replaced or allowed before
+the first step; functions are noticed because the global generator has moved during it. Where they are allowed, the
+generator is seeded for every microbatch, so that no state of it has to be saved.
 """
 
 from collections.abc import Callable, Sequence

@@ -3,8 +3,8 @@
     {"step": 3, "t0": 128, "t1": 192, "samples": 64, "terms": {"class": [97.1, 64.0]}, "total_loss": 1.517,
      "grad_norm": 0.83, "lr": [0.001], "finite": true}
 
-`terms` has numerator and denominator of every term in the objective; [0.0, 0.0] is an absent one. Numbers that JSON has not are the
-texts "nan", "inf" and "-inf". A line has more only where there is more to say:
+`terms` has numerator and denominator of every term in the objective; [0.0, 0.0] is an absent one. Numbers that JSON has
+not are the texts "nan", "inf" and "-inf". A line has more only where there is more to say:
 
     "measures": {"class": 64.0}            what the mean of a term over its samples divides by, as a validation does,
                                            where that is not its denominator

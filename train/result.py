@@ -143,7 +143,13 @@ class StepResult(Mapping[str, float | None]):
         """Everything that may still be on the device, in the order of `take_numbers`."""
         yield from self.numerators
         yield from self.regularizers.values()
-        yield from (self.regularization, self._grad_norm, self._finite, self._spike, self.clipped or False)
+        yield from (
+            self.regularization,
+            self._grad_norm,
+            self._finite,
+            self._spike,
+            False if self.clipped is None else self.clipped,
+        )
 
     def take_numbers(self, values: Iterator[float]) -> None:
         """Take over the same numbers from the host."""

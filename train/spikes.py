@@ -5,6 +5,7 @@ a function of the steps so far, computed where the gradient is, so nobody waits 
 checkpoints.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -61,17 +62,25 @@ class Detector:
     [False, False, False, True, False]
     """
 
-    def __init__(self, policy: Spikes, device: torch.device) -> None:
+    def __init__(self, policy: Spikes, device: torch.device, *, on_host: bool | None = None) -> None:
         self.policy = policy
-        self._values = torch.zeros(policy.window, dtype=torch.float64, device=device)
+        # On the CPU a list: two sorts of floats cost less than the launches of ten tensor operations.
+        self._on_host = device.type == "cpu" if on_host is None else on_host
+        self._list = [0.0] * policy.window
+        self._values = torch.zeros(0 if self._on_host else policy.window, dtype=torch.float64, device=device)
         self._count = 0
 
-    def judge(self, value: Tensor, ended: Tensor | None = None) -> Tensor:
-        """Whether `value`, a tensor (), is a spike: bool (); if not, it is remembered. NaN is none: others find it."""
-        value = value.to(self._values)
+    def judge(self, value: float | Tensor, ended: Tensor | None = None) -> Tensor:
+        """Whether `value` is a spike: bool (); if not, it is remembered. NaN is none: others find it.
+
+        ended: bool (), whether the run was over before this step, which is then not remembered.
+        """
         known = min(self._count, self.policy.window)
         place = self._count % self.policy.window
         self._count += 1
+        if self._on_host:
+            return torch.tensor(self._judge_on_host(float(value), known, place, ended is not None and bool(ended)))
+        value = torch.as_tensor(value).to(self._values)
         if known == 0:
             self._values[place] = value.nan_to_num(0.0, 0.0, 0.0)
             return torch.zeros_like(value, dtype=torch.bool)
@@ -85,13 +94,27 @@ class Detector:
         self._values[place] = new if ended is None else torch.where(ended, self._values[place], new)
         return spike
 
+    def _judge_on_host(self, value: float, known: int, place: int, ended: bool) -> bool:
+        """The same with Python's floats."""
+        if known == 0:
+            self._list[place] = value if math.isfinite(value) else 0.0
+            return False
+        recent = self._list[:known]
+        median = sorted(recent)[(known - 1) // 2]
+        deviation = MAD_TO_DEVIATION * sorted([abs(x - median) for x in recent])[(known - 1) // 2]
+        limit = median + self.policy.factor * max(deviation, self.policy.least * abs(median))
+        spike = self._count > self.policy.warmup and value > limit
+        if not ended:
+            self._list[place] = median if spike or not math.isfinite(value) else value
+        return spike
+
     def forget(self, steps: int) -> None:
         """The last steps were none: the run had ended before them."""
         self._count -= steps
 
     def state(self) -> dict[str, int | list[float]]:
         """What a checkpoint holds of it."""
-        return {"count": self._count, "values": self._values.tolist()}
+        return {"count": self._count, "values": self._list[:] if self._on_host else self._values.tolist()}
 
     def restore(self, count: int, values: Sequence[float]) -> None:
         """Take over a state; one of another window begins anew with its last values."""
@@ -102,5 +125,8 @@ class Detector:
             )
             last = list(ordered[: min(count, len(values))])[-window:]
             values, count = [*last, *[0.0] * (window - len(last))], len(last)
-        self._values.copy_(torch.tensor(values, dtype=torch.float64))
+        if self._on_host:
+            self._list[:] = values
+        else:
+            self._values.copy_(torch.tensor(values, dtype=torch.float64))
         self._count = count

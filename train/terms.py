@@ -89,6 +89,7 @@ class Share:
     """
 
     __slots__ = (
+        "_stretched",
         "bad_rows",
         "coefficient",
         "counted",
@@ -115,6 +116,7 @@ class Share:
         self.counted = total if per_value else 0.0  # what a mean per sample divides by, completed like the denominator
         self.numerator: float | Tensor = 0.0
         self.leaves: list[float | Tensor] = []  # the numerators of leaves, where their order must not matter
+        self._stretched: tuple[tuple[int, int, int], Tensor] | None = None
         self.bad_rows: list[int] = []  # whose loss was not finite, where that was seen
 
     @property
@@ -155,11 +157,11 @@ class Share:
         dtype = torch.float32 if values.is_mps else torch.float64
         if self.weights is None:
             return values.sum(dtype=dtype)
-        weights = self._stretch(self.weights, values, start, stop)
+        weights = self._of(values, start, stop, dtype)
         if self.keep is not None:
             # 0 · inf is NaN: what does not count must not be looked at.
-            values = values.where(self._stretch(self.keep, values, start, stop), 0.0)
-        return (values * weights.to(dtype)).sum(dtype=dtype)
+            values = values.where(weights != 0, 0.0)
+        return (values * weights).sum(dtype=dtype)
 
     def gather(self, numerator: float | Tensor, *, exact: bool) -> None:
         """Add the numerator of a microbatch; with `exact`, keep it until `add_up`."""
@@ -190,16 +192,18 @@ class Share:
         scale = loss_scale * self.coefficient / self.denominator
         if self.weights is None:
             return torch.full_like(values, scale)
-        weights = (
-            self._stretch(self.weights, values, start, stop).to(torch.float32 if values.is_mps else torch.float64)
-            * scale
-        )
+        weights = self._of(values, start, stop, torch.float32 if values.is_mps else torch.float64) * scale
         return weights.to(values.dtype).expand(values.shape)
 
-    def _stretch(self, weights: Tensor, values: Tensor, start: int, stop: int) -> Tensor:
-        """The weights of the samples [start, stop) on the device of `values`, with as many axes."""
-        stretch = weights[start:stop].to(values.device, non_blocking=True)
-        return stretch.view(stretch.shape + (1,) * (values.ndim - stretch.ndim))
+    def _of(self, values: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        """The weights of the samples [start, stop) on the device of `values`, with as many axes; kept for a second use."""
+        assert self.weights is not None
+        key = (start, stop, values.ndim)
+        if self._stretched is None or self._stretched[0] != key:
+            stretch = self.weights if stop - start == len(self.weights) else self.weights[start:stop]
+            stretch = stretch.to(values.device, dtype, non_blocking=True)
+            self._stretched = key, stretch.view(stretch.shape + (1,) * (values.ndim - stretch.ndim))
+        return self._stretched[1]
 
 
 def plan(term: Term, batch: TensorBatch, *, nominal_size: int, time: int) -> Share:
@@ -254,7 +258,7 @@ def plan(term: Term, batch: TensorBatch, *, nominal_size: int, time: int) -> Sha
     else:
         share = Share(term, coefficient, _fixed(denominator, nominal_size), False)
         share.counted = counted
-    share.weights = product
+    share.weights = product.double()
     share.keep = product != 0 if zeros else None
     return share
 

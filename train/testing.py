@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from minibatch.train.batches import Inputs
+from minibatch.train.checks import validation_size
 from minibatch.train.config import RunConfig
 from minibatch.train.features import write_features
 from minibatch.train.metrics import Measured
@@ -41,7 +42,7 @@ def measure_run(
     stream: str | None = None,
     predictions: str | os.PathLike[str] | None = None,
     fields: Sequence[str] = (),
-    minibatch_size: int = 1024,
+    minibatch_size: int | None = None,
     say: Callable[[str], None] = announce,
 ) -> Measurement:
     """Measure the run in `folder` on its validation data, or on the data set `data`; the folder stays as it is.
@@ -51,15 +52,16 @@ def measure_run(
     source gives, where the recipe has one; of the data as they are, where `data` is a data set); "recipe" for what the
     configuration says as `multiview`. stream: of a joint model, whose data it is; where
     the run has validation data of each stream, all are measured without it. predictions: where to write the
-    outputs and `fields` of every sample, as a data set.
+    outputs and `fields` of every sample, as a data set. minibatch_size: by default that of the run's own validations.
 
     Equal to what `Trainer.validate` gives with these weights and minibatch_size (but for the last bits of the forward
     pass, another minibatch_size gives the same).
     """
     saved = load_model(folder, which=which, averaged=averaged, say=say)
     config = saved.config
+    size = validation_size(config.validation_size if minibatch_size is None else minibatch_size, config)
     place = None if data is None else Path(data)
-    with torch_threads(config.threads, say), places_noted(), held_out(saved, Path(folder), place) as source:
+    with torch_threads(config.threads, lambda text: None), places_noted(), held_out(saved, Path(folder), place) as source:
         if isinstance(source, Mapping) and stream is None:
             if views is not None or predictions is not None:
                 raise ValueError(
@@ -79,7 +81,7 @@ def measure_run(
                 inputs=shown,
                 terms=terms,
                 metrics=metrics,
-                minibatch_size=minibatch_size,
+                minibatch_size=size,
                 precision=config.precision,
             )
         if predictions is not None:
@@ -92,7 +94,7 @@ def measure_run(
                 inputs=shown,
                 fields=fields,
                 outputs=True,
-                minibatch_size=minibatch_size,
+                minibatch_size=size,
             )
     validation = replace(validation, step=saved.step, nominal_time=saved.nominal_time)
     return Measurement(validation=validation, saved=saved, views=_count(shown))

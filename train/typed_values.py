@@ -1,7 +1,7 @@
 """A text, or a value from JSON, as what an annotation asks for: `--set` and `config.json` write values this way.
 
     bool            true false yes no on off 1 0            tuple, Sequence  0.1,0.01  or (0.1, 0.01)  or [0.1, 0.01]
-    int             128, 100_000, 1e5                                        one value stands for a list of it
+    int             128, 100_000, 1e5                                        one Name(...) stands for a list of it
     float           0.1, 1e-4, inf                          Mapping          {"a": 1}
     None            none, null                              Literal          one of its values
     Path, str       the text as it is
@@ -138,11 +138,11 @@ def _collection(value: Any, hint: Any, origin: Any, kinds: tuple[Any, ...], wher
         items = _pieces(value)
     elif isinstance(value, Sequence | AbstractSet) and not isinstance(value, bytes):
         items = [*value]
-    elif value is None or isinstance(value, bytes | Mapping) or (_is(origin, tuple) and kinds and kinds[-1] is not ...):
+    elif value is None or isinstance(value, bool | int | float | bytes | Mapping) or not kinds or kinds[-1] is Any:
         raise wrong(value, hint, where)
-    else:  # one value stands for a list of it
+    else:  # one Name(...) stands for a list of it
         try:
-            items = [converted(value, kinds[0] if kinds else Any, where)]
+            items = [converted(value, kinds[0], where)]
         except ValueError:
             raise wrong(value, hint, where) from None
     if _is(origin, tuple) and kinds and kinds[-1] is not ...:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -63,6 +63,10 @@ if JIT_DISABLED:
         """The little-endian 64-bit integer at `address`."""
         return np.int64(ctypes.c_int64.from_address(int(address)).value)
 
+    def float32_array(address: Any, count: Any) -> Any:
+        """The `count` numbers of 32 bits at `address`, as an array of the same memory."""
+        return np.ctypeslib.as_array((ctypes.c_float * int(count)).from_address(int(address)))
+
 else:
     BYTES = ir.IntType(8).as_pointer()
 
@@ -107,3 +111,15 @@ else:
     load_uint8 = _loader(types.uint8, 8)
     load_int32 = _loader(types.int32, 32)
     load_int64 = _loader(types.int64, 64)
+
+    @intrinsic
+    def _float32_pointer(typing_context, address):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.inttoptr(arguments[0], ir.FloatType().as_pointer())
+
+        return types.CPointer(types.float32)(types.int64), codegen
+
+    @numba.njit(inline="always")
+    def float32_array(address, count):  # type: ignore[no-untyped-def]
+        """The `count` numbers of 32 bits at `address`, as an array of the same memory."""
+        return carray(_float32_pointer(address), (count,))  # type: ignore[call-arg]

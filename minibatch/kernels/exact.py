@@ -1,4 +1,4 @@
-"""Sums of floating-point numbers that do not depend on the order of the summands; the plain twin is tests/plain/exact.py.
+"""Sums of floating-point numbers that do not depend on the order of the summands; the twin is tests/plain/exact.py.
 
 Each summand is split into multiples of fixed powers of two, one for each level. Sums of such multiples are exact in
 float64 as long as they stay below 2^53 units, so that any order, tree or split over processes gives the same bits.
@@ -6,6 +6,8 @@ Source: pre-rounding, Demmel and Nguyen 2013, "Fast Reproducible Floating-Point 
 """
 
 from typing import Any
+
+import numpy as np
 
 from minibatch.kernels.compile import kernel
 
@@ -22,7 +24,7 @@ def add_two(values: Any, sums: Any) -> None:
     """Add values (n,), float32 or float64, to sums float64 (2, n): rounded to multiples of 2^-67."""
     first, second = sums[0], sums[1]
     for i in range(values.shape[0]):
-        x = float(values[i])
+        x = np.float64(values[i])
         x = x if abs(x) < LIMIT else float("nan")
         coarse = (x + _M0) - _M0
         first[i] += coarse
@@ -34,7 +36,7 @@ def add_three(values: Any, sums: Any) -> None:
     """Add values float64 (n,) to sums float64 (3, n): rounded to multiples of 2^-110."""
     first, second, third = sums[0], sums[1], sums[2]
     for i in range(values.shape[0]):
-        x = float(values[i])
+        x = np.float64(values[i])
         x = x if abs(x) < LIMIT else float("nan")
         coarse = (x + _M0) - _M0
         rest = x - coarse

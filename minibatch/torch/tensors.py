@@ -288,6 +288,10 @@ def as_tensor(values: Any, name: str = "values") -> Any:
     """
     if not isinstance(values, np.ndarray):
         raise SchemaError(f"field {name!r} is a {type(values).__name__}, of which no tensor can be made")
+    dtype = DTYPES.get(values.dtype)
+    if dtype is not None and (flags := values.flags).c_contiguous and flags.writeable:  # nearly always
+        shared = sharing_storage(values, dtype)
+        return torch.from_numpy(values) if shared is None else shared
     if values.dtype.kind in "OSU":
         return values.tolist()
     if values.dtype.kind in "mM":

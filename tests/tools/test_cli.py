@@ -102,6 +102,21 @@ def test_where_exit_code_1_has_a_meaning_of_its_own_an_error_is_2(command, monke
     assert set(cli.ERROR_CODES) <= set(cli.COMMANDS)
 
 
+def test_what_a_users_own_code_raised_is_its_message_and_its_place(command, monkeypatch):
+    error = RuntimeError("shapes cannot be multiplied")
+    error.add_note("raised at mine.py:12, in loss: `return a @ b`")
+    command(raising(error))
+    result = run("trial")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines() == [
+        "error: RuntimeError: shapes cannot be multiplied",
+        "  raised at mine.py:12, in loss: `return a @ b`",
+        "  --debug shows the traceback",
+    ]
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        run("trial", "--debug")
+
+
 def test_debug_shows_the_traceback_of_an_error(command):
     command(raising(ValueError("bad")))
     with pytest.raises(ValueError, match="bad"):

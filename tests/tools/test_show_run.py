@@ -1,16 +1,19 @@
 """`minibatch show RUN`: state, values and curves of a run in the terminal, as JSON and as PNG; several are compared."""
 
+import io
 import json
 import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from rich.console import Console
 
 from minibatch.tools import run_files, show_run
+from minibatch.tools.run_files import Checkpoint
 from minibatch.train import read_ledger
 from minibatch.train.lock import FolderLock
 from minibatch.train.progress import JsonLines
@@ -67,6 +70,26 @@ def test_the_screen_says_what_it_is_how_far_it_is_and_what_it_has_reached(folder
     assert re.search(r"^t-000000000900 +900 +[\d.]+ kB", shown, re.MULTILINE)
     assert "9 validations, the last at 900 samples" in shown
     assert max(map(len, shown.splitlines()[1:])) <= 80
+
+
+def test_a_run_that_is_given_twice_is_told_apart_by_number(folders):
+    shown = run("show", folders[0], folders[0]).stdout
+    assert "whole (1)" in shown
+    assert "whole (2)" in shown
+    assert "//" not in shown
+
+
+def test_what_a_checkpoint_is_the_best_of_does_not_crowd_out_its_numbers(folders):
+    checkpoints = [Checkpoint(nominal_time=t, name=f"t-{t:012}", bytes=123_456_789, complete=True) for t in (801, 900)]
+    measured = {f"a quite long name {number}": number - 2.0 for number in range(4)}
+    best = replace(run_files.read_run(folders[0]), checkpoints=checkpoints, validations=[(900, measured)])
+    file = io.StringIO()
+    show_run.print_checkpoints(best, Console(width=60, file=file))
+    lines = file.getvalue().splitlines()
+    assert lines[1].split() == ["checkpoint", "samples", "size"]
+    assert lines[2].split()[:4] == ["t-000000000801", "801", "123.5", "MB"]
+    assert lines[3].split()[:4] == ["t-000000000900", "900", "123.5", "MB"]
+    assert "".join("".join(line.split()) for line in lines).count("aquitelongname3") == 2
 
 
 def test_a_run_that_was_stopped_says_where(folders):

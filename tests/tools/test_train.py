@@ -50,6 +50,26 @@ def test_help_lists_the_options_and_exit_codes():
     assert "130 stopped by Ctrl-C; 143 stopped by SIGTERM" in shown
 
 
+def test_what_is_given_twice_is_refused(tmp_path):
+    result = run("train", "digits", "--out", tmp_path / "run", "--max-samples", "100", "--set", "max_samples=200")
+    assert result.exit_code == 1
+    assert result.stderr == "error: --max-samples 100 and --set max_samples=200: give one of them\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_size_that_follows_a_schedule_and_one_regularizer_are_set_by_hand(digits, tmp_path):
+    out, _ = digits
+    result = run(
+        "train", "digits", "--out", tmp_path, *SHORT, "--data", out / "data", "--quiet",
+        "--set", "minibatch_size=Steps((32, 64), borders=(320,))", "--set", "regularizers=WeightL2(coefficient=1e-4)",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    lines = read_ledger(tmp_path)
+    assert [line.samples for line in lines] == [32] * 10 + [64] * 5
+    assert lines[0].regularizers["weight_l2"] > 0
+    assert run("train", "digits", "--out", tmp_path, "--resume", "--data", out / "data").exit_code == 0
+
+
 def test_progress_as_cuda_convnet2_prints_it_and_a_line_of_json_a_report(digits, tmp_path):
     out, _ = digits
     result = run(

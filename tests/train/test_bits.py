@@ -215,7 +215,7 @@ def test_convolutions_keep_the_promise(tmp_path):
 
 def test_a_term_that_reaches_no_parameter_is_only_watched(data):
     watched = Term("watched", on(mse, "target", output="values"), coefficient=0.0)
-    digest, result = run(data, steps=1, terms=(Term("class", on(cross_entropy, "label", output="logits")), watched))
+    _, result = run(data, steps=1, terms=(Term("class", on(cross_entropy, "label", output="logits")), watched))
     assert result["watched"] > 0
 
 

@@ -193,17 +193,18 @@ def test_decisions_on_the_device_are_those_of_the_host(data, tmp_path, watch):
 
 
 def test_where_decisions_are_taken():
-    PLAIN, SCALED = Precision(None, torch.device("cpu")), Precision("fp16", torch.device("cuda"))
+    plain_numbers, scaled = Precision(None, torch.device("cpu")), Precision("fp16", torch.device("cuda"))
     parameters = [torch.zeros(1, requires_grad=True)]
     plain, fused = torch.optim.Adam(parameters), torch.optim.AdamW(parameters, fused=True)
     none, norm = Buffers(nn.Linear(1, 1)), Buffers(nn.BatchNorm1d(3))
     gpu = torch.device("cuda")
-    assert watch_for(torch.device("cpu"), [fused], none, PLAIN) == "host"
-    assert watch_for(gpu, [fused], none, PLAIN) == "device"
-    assert watch_for(gpu, [plain], none, PLAIN) == "wait"
-    assert watch_for(gpu, [fused, plain], none, PLAIN) == "wait"
-    assert watch_for(gpu, [fused], norm, PLAIN) == "wait"
-    assert watch_for(gpu, [torch.optim.SGD(parameters, lr=0.1, fused=True)], none, PLAIN) == "wait"
+    assert watch_for(torch.device("cpu"), [fused], none, plain_numbers) == "host"
+    assert watch_for(gpu, [fused], none, plain_numbers) == "device"
+    assert watch_for(gpu, [plain], none, plain_numbers) == "wait"
+    assert watch_for(gpu, [fused, plain], none, plain_numbers) == "wait"
+    assert watch_for(gpu, [fused], norm, plain_numbers) == "wait"
+    assert watch_for(gpu, [fused], none, scaled) == "wait"
+    assert watch_for(gpu, [torch.optim.SGD(parameters, lr=0.1, fused=True)], none, plain_numbers) == "wait"
 
 
 def test_a_stop_lasts_and_a_skip_does_not():

@@ -5,7 +5,8 @@ from functools import partial
 
 import pytest
 
-from minibatch.train.overrides import changed, named
+from minibatch.train.overrides import all_changed, changed, named
+from minibatch.train.regularizers import WeightL2
 from minibatch.train.schedules import Constant, Cosine
 from tests.train.tiny_recipe import Net, make_model, tiny
 
@@ -103,3 +104,21 @@ def test_values_of_their_own_are_checked_like_texts():
         changed(tiny(), "log_every", 1.5)
     model = make_model(net=changed(Net(), "width", 2), widths=(), dropout=0.0, seed=1)
     assert next(model.parameters()).shape == (2, 6)
+
+
+def test_changes_that_are_right_together_may_come_in_any_order():
+    before = changed(tiny(), "validate_every", "none")
+    for order in (("patience", "validate_every"), ("validate_every", "patience")):
+        after = all_changed(before, {name: {"patience": "3", "validate_every": "9"}[name] for name in order})
+        assert (after.patience, after.validate_every) == (3, 9)
+    with pytest.raises(ValueError, match="patience: patience= needs validations"):
+        all_changed(before, {"log_every": "3", "patience": "3"})
+
+
+def test_one_value_stands_for_a_list_of_it():
+    one = WeightL2(coefficient=0.1)
+    config = all_changed(tiny(), {"regularizers": "WeightL2(coefficient=0.1)", "schedules": "Constant(0.25)"})
+    assert (config.regularizers, config.schedules) == ((one,), (Constant(0.25),))
+    assert changed(tiny(), "regularizers", one).regularizers == (one,)
+    with pytest.raises(ValueError, match="regularizers: expected values .*, got Constant"):
+        changed(tiny(), "regularizers", "Constant(0.25)")

@@ -285,10 +285,45 @@ def test_the_result_of_a_run_that_puts_back_its_best_weights_is_theirs(file, tmp
     assert time_of(outcome.checkpoint) == outcome.best_nominal_time
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["best_nominal_time"] == outcome.best_nominal_time
-    assert result["parameters_digest"] == parameters_digest(load_model(tmp_path / "run", which="best").model)
-    assert result["parameters_digest"] == parameters_digest(load_model(tmp_path / "run", which=outcome.checkpoint).model)
+    for which in ("best", outcome.checkpoint):
+        assert result["parameters_digest"] == parameters_digest(load_model(tmp_path / "run", which=which).model)
     again = tiny_run(file, tmp_path / "run", resume=True)
     assert again == outcome
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": "3", "validate_every": "none"}, "patience= needs validations: pass validate_every="),
+        ({"restore_best": "yes", "validate_every": "none"}, "restore_best= needs validations"),
+        ({"validate_every": "Minutes(5)"}, "may only decide when to save"),
+        ({"watch": "acuracy"}, "watch='acuracy' is neither a term nor a metric of the validation, which has class"),
+        ({"schedules.0": "Plateau(rate=0.1, watches=clas)"}, r"schedules\.0 watches 'clas', which is neither a term"),
+        (
+            {"validate_every": "none", "schedules.0": "Plateau(rate=0.1, watches='class')"},
+            r"schedules\.0 watches 'class', which nothing measures: it needs validate_every=",
+        ),
+    ],
+)
+def test_what_fit_would_refuse_is_refused_before_a_run_has_a_folder(file, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_run(file, tmp_path / "run", options=options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_only_data_and_optimizers_show_to_be_impossible_leaves_no_run(file, tmp_path):
+    text = file.read_text()
+    file.write_text(text.replace('valid=folder / "valid"', "valid=None"))
+    with pytest.raises(ValueError, match="validate_every= needs something to validate on"):
+        tiny_run(file, tmp_path / "run")
+    entry = '{"weight_decay": Plateau(rate=0.1, watches="clas")}'
+    file.write_text(
+        text.replace("model.parameters(), lr=rate", f'[{{"params": model.parameters(), "schedules": {entry}}}], lr=rate')
+        .replace("import Cosine, Warmup", "import Cosine, Plateau, Warmup")
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"optimizers\[0\], .* of a group, watches 'clas', which is neither"):
+        tiny_run(file, tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} <= {"data", ".lock"}
 
 
 def test_a_recipe_may_bring_its_own_sources(file, tmp_path):

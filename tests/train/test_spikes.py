@@ -41,7 +41,11 @@ def plain_judge(policy, values):
 @given(st.lists(st.floats(0, 100), max_size=60), st.integers(3, 12), st.integers(1, 6))
 def test_verdicts_are_those_of_plain_lists(values, window, warmup):
     policy = Spikes(window=window, warmup=warmup, factor=3.0)
-    detector = Detector(policy, torch.device("cpu"))
+    for on_host in (True, False):
+        check_verdicts(Detector(policy, torch.device("cpu"), on_host=on_host), policy, values)
+
+
+def check_verdicts(detector, policy, values):
     assert [bool(detector.judge(torch.tensor(value, dtype=torch.float64))) for value in values] == plain_judge(
         policy, values
     )

@@ -135,7 +135,7 @@ def test_inputs_may_be_fields_or_a_function(data):
 @pytest.mark.parametrize("size", [0, -1, 2.0, "9", True, None])
 def test_sizes_are_integers_from_one(data, size):
     with make_source(data) as source:
-        with pytest.raises((TypeError, ValueError), match="minibatch_size.* must be"):
+        with pytest.raises((TypeError, ValueError), match=r"minibatch_size.* must be"):
             make_trainer(source, minibatch_size=size)
         if size is not None:
             with pytest.raises((TypeError, ValueError), match="microbatch_size must be"):
