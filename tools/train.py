@@ -83,7 +83,7 @@ def train(
         "max_samples": max_samples,
         "seed": seed,
     }
-    options = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     set_by_name = parsed(changes or ())
     if twice := [name for name in options if name in set_by_name]:
         flag = f"--{twice[0].replace('_', '-')}"
@@ -195,6 +195,6 @@ def print_result(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> 
     table.add_row("parameters", outcome.parameters_digest)
     table.add_row("checkpoint", str(outcome.checkpoint))
     if outcome.best_nominal_time is not None:
-        table.add_row("best weights", f"those at nominal time {outcome.best_nominal_time:,}, and what is above is theirs")
+        table.add_row("best weights", f"those at nominal time {outcome.best_nominal_time:,}")
     table.add_row("time", f"{seconds:.1f} s")
     Console().print(table)

@@ -277,8 +277,8 @@ def _close_at_end(stack: ExitStack, found: Any) -> None:
 # Fields of the configuration that go to the Trainer, and to `fit`, under their own names.
 OF_TRAINER = (
     "minibatch_size", "microbatch_size", "inputs", "seed", "schedules", "regularizers", "clip", "clip_grad_norm",
-    "averaging", "promise", "leaf_size", "batch_norm", "precision", "compile", "metrics", "validation_size", "keep_last",
-    "log_every", "foreign_noise", "on_nonfinite", "spikes", "skips", "check_unreached",
+    "averaging", "promise", "leaf_size", "batch_norm", "precision", "compile", "metrics", "validation_size",
+    "keep_last", "log_every", "foreign_noise", "on_nonfinite", "spikes", "skips", "check_unreached",
 )  # fmt: skip
 OF_FIT = (
     "validate_every", "validate_first", "save_every", "patience", "min_improvement", "absolute", "watch", "mode",

@@ -196,7 +196,7 @@ class Share:
         return weights.to(values.dtype).expand(values.shape)
 
     def _of(self, values: Tensor, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        """The weights of the samples [start, stop) on the device of `values`, with as many axes; kept for a second use."""
+        """The weights of the samples [start, stop) where `values` are, with as many axes; kept for a second use."""
         assert self.weights is not None
         key = (start, stop, values.ndim)
         if self._stretched is None or self._stretched[0] != key:

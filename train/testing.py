@@ -61,7 +61,11 @@ def measure_run(
     config = saved.config
     size = validation_size(config.validation_size if minibatch_size is None else minibatch_size, config)
     place = None if data is None else Path(data)
-    with torch_threads(config.threads, lambda text: None), places_noted(), held_out(saved, Path(folder), place) as source:
+    with (
+        torch_threads(config.threads, lambda text: None),
+        places_noted(),
+        held_out(saved, Path(folder), place) as source,
+    ):
         if isinstance(source, Mapping) and stream is None:
             if views is not None or predictions is not None:
                 raise ValueError(

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any
 
+from minibatch.errors import MinibatchError
 from minibatch.train.digest import file_digest
 from minibatch.train.named_calls import nearest
 
@@ -73,9 +74,11 @@ def places_noted() -> Iterator[None]:
 
 @contextmanager
 def noted(text: str) -> Iterator[None]:
-    """Inside, an exception gets the note `text`, "minibatch: " before it."""
+    """Inside, an exception gets the note `text`, "minibatch: " before it; not those of ours, which say all there is."""
     try:
         yield
+    except (MinibatchError, ValueError, OSError):
+        raise
     except Exception as error:
         error.add_note(f"minibatch: {text}")
         raise

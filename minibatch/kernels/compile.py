@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -122,4 +122,4 @@ else:
     @numba.njit(inline="always")
     def float32_array(address, count):  # type: ignore[no-untyped-def]
         """The `count` numbers of 32 bits at `address`, as an array of the same memory."""
-        return carray(_float32_pointer(address), (count,))  # type: ignore[call-arg]
+        return numba.carray(_float32_pointer(address), (count,))  # type: ignore[attr-defined, call-arg]

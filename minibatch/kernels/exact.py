@@ -24,8 +24,8 @@ def add_two(values: Any, sums: Any) -> None:
     """Add values (n,), float32 or float64, to sums float64 (2, n): rounded to multiples of 2^-67."""
     first, second = sums[0], sums[1]
     for i in range(values.shape[0]):
-        x = np.float64(values[i])
-        x = x if abs(x) < LIMIT else float("nan")
+        x: Any = np.float64(values[i])
+        x = x if abs(x) < LIMIT else np.nan
         coarse = (x + _M0) - _M0
         first[i] += coarse
         second[i] += ((x - coarse) + _M1) - _M1
@@ -36,8 +36,8 @@ def add_three(values: Any, sums: Any) -> None:
     """Add values float64 (n,) to sums float64 (3, n): rounded to multiples of 2^-110."""
     first, second, third = sums[0], sums[1], sums[2]
     for i in range(values.shape[0]):
-        x = np.float64(values[i])
-        x = x if abs(x) < LIMIT else float("nan")
+        x: Any = np.float64(values[i])
+        x = x if abs(x) < LIMIT else np.nan
         coarse = (x + _M0) - _M0
         rest = x - coarse
         fine = (rest + _M1) - _M1

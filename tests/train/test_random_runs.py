@@ -11,7 +11,7 @@ import pytest
 from tests.train import random_run
 
 PLANS = 60
-SECONDS = 8.0
+SECONDS = 6.0
 
 
 @pytest.fixture(scope="module")

@@ -316,11 +316,9 @@ def test_what_only_data_and_optimizers_show_to_be_impossible_leaves_no_run(file,
     file.write_text(text.replace('valid=folder / "valid"', "valid=None"))
     with pytest.raises(ValueError, match="validate_every= needs something to validate on"):
         tiny_run(file, tmp_path / "run")
-    entry = '{"weight_decay": Plateau(rate=0.1, watches="clas")}'
-    file.write_text(
-        text.replace("model.parameters(), lr=rate", f'[{{"params": model.parameters(), "schedules": {entry}}}], lr=rate')
-        .replace("import Cosine, Warmup", "import Cosine, Plateau, Warmup")
-    )  # fmt: skip
+    text = text.replace("import Cosine, Warmup", "import Cosine, Plateau, Warmup")
+    own = '"schedules": {"weight_decay": Plateau(rate=0.1, watches="clas")}'
+    file.write_text(text.replace("(model.parameters(), lr", f'([{{"params": model.parameters(), {own}}}], lr'))
     with pytest.raises(ValueError, match=r"optimizers\[0\], .* of a group, watches 'clas', which is neither"):
         tiny_run(file, tmp_path / "run")
     assert {path.name for path in (tmp_path / "run").iterdir()} <= {"data", ".lock"}

@@ -88,6 +88,7 @@ def configure(name: str, changes: Mapping[str, Any]) -> RunConfig:
         raise TypeError(f"the recipe {name} returned {type(config).__name__}, expected a RunConfig")
     plain: dict[str, Any] = {path: described(value) for path, value in changes.items() if path not in later}
     config = overrides.all_changed(config, later)
+    assert isinstance(config, RunConfig)
     for path, value in later.items():
         plain[path] = _written(overrides.named(config, path), value)
     for path in plain:
