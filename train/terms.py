@@ -276,7 +276,11 @@ def _with_axes(tensor: Tensor, axes: int) -> Tensor:
 def _column(term: Term, role: str, batch: TensorBatch) -> Tensor:
     """The weight or mask of every sample: a tensor (n, …) on the CPU."""
     column: Column = getattr(term, role)
-    values = batch[column] if isinstance(column, str) else as_tensor(column(batch))
+    try:
+        values = batch[column] if isinstance(column, str) else as_tensor(column(batch))
+    except KeyError as error:
+        error.add_note(f"minibatch: it is the {role} of term {term.name!r}")
+        raise
     if not isinstance(values, Tensor) or values.ndim == 0 or values.shape[0] != batch.num_samples:
         raise ValueError(
             f"term {term.name!r}: {role} {_title(column)} gave {shapes_of(values)}; expected numbers of shape "
@@ -288,6 +292,11 @@ def _column(term: Term, role: str, batch: TensorBatch) -> Tensor:
 def _weights(term: Term, batch: TensorBatch) -> tuple[Tensor, bool]:
     """Checked weights of the whole minibatch, and whether one of them is 0."""
     values = _column(term, "weight", batch)
+    if values.is_complex() or not values.numel():
+        raise ValueError(
+            f"term {term.name!r}: weight {_title(term.weight)} is {shapes_of(values)}; expected real numbers, at least "
+            "one per sample"
+        )
     if not values.is_floating_point():
         values = values.double()  # torch has little arithmetic for unsigned integers
     least, most = (float(bound) for bound in torch.aminmax(values))

@@ -18,7 +18,7 @@ from typing import Any, Self
 from torch import nn
 from torch.optim import Optimizer
 
-from minibatch import rng
+from minibatch import MinibatchSource, rng
 from minibatch.arguments import checked_integer
 from minibatch.train import batch_statistics, checkpoint, checks, foreign, loop, recovery, saving
 from minibatch.train.averaging import EMA
@@ -30,6 +30,7 @@ from minibatch.train.folder import RunFolder
 from minibatch.train.foreign import ForeignNoise
 from minibatch.train.guard import Policy
 from minibatch.train.history import values_of
+from minibatch.train.joint import JointSource
 from minibatch.train.metrics import Measured
 from minibatch.train.precision import PrecisionName
 from minibatch.train.progress import announce as print_to_stderr
@@ -130,6 +131,10 @@ class Trainer:
     ) -> None:
         self.model = model
         self.terms = checks.checked_terms(terms)
+        if source is not None and not isinstance(source, MinibatchSource | JointSource):
+            raise TypeError(
+                f"source={source!r}: expected a MinibatchSource, a JointSource or None; open data with MinibatchSource"
+            )
         self.source = source
         if not callable(minibatch_size):
             checked_integer(minibatch_size, "minibatch_size", least=1)

@@ -11,7 +11,7 @@ from minibatch.train.digest import tensors_digest
 from minibatch.train.errors import SpikeError
 from minibatch.train.guard import Buffers, Found, watch_for
 from minibatch.train.precision import Precision
-from minibatch.train.spikes import Spikes
+from minibatch.train.spikes import Detector, Spikes
 from minibatch.train.state import optimizer_tensors
 from tests.train.small import TwoHeads, fields, make_source, make_trainer, write
 
@@ -150,6 +150,9 @@ def on_device(source, policy, folder):
 
 def decide_on_device(trainer, watch="device"):
     trainer.steps.update.watch = watch
+    if watch != "host" and trainer.detector is not None:  # its values are tensors there
+        detector = Detector(trainer.detector.policy, torch.device("cpu"), on_host=False)
+        trainer.detector = trainer.steps.detector = trainer.steps.update.spikes = detector
     return trainer
 
 

@@ -80,7 +80,7 @@ def test_what_cannot_work_is_said_before_the_first_step(data, options, message):
 def test_schedules_that_react_need_validations_of_what_they_watch(data):
     plateau = partial(Plateau, rate=0.02, patience=1)
     for schedule, options, message in (
-        (plateau(watches="acuracy"), {"validation": data}, r"schedules\[0\] watches 'acuracy', which is neither a term"),
+        (plateau(watches="acuracy"), {"validation": data}, r"schedules\[0\] watches 'acuracy', which is neither a"),
         (plateau(watches="class"), {}, r"schedules\[0\] watches 'class', which nothing measures: pass validation="),
         (Warmup(9, plateau(watches="accuracy/0")), {"validation": data}, "'accuracy/0', which is neither a term"),
     ):
@@ -90,7 +90,8 @@ def test_schedules_that_react_need_validations_of_what_they_watch(data):
             assert trainer.step == 0
     with make_source(data) as source, make_trainer(source, validation=data) as trainer:
         trainer.optimizers[0].param_groups[0]["schedules"] = {"weight_decay": plateau(watches="loss")}
-        with pytest.raises(ValueError, match=r"optimizers\[0\], the schedule of 'weight_decay' of a group, watches 'loss'"):
+        message = r"optimizers\[0\], the schedule of 'weight_decay' of a group, watches 'loss'"
+        with pytest.raises(ValueError, match=message):
             trainer.fit(max_samples=90, validate_every=9)
 
 

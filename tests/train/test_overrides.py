@@ -120,5 +120,5 @@ def test_one_value_stands_for_a_list_of_it():
     config = all_changed(tiny(), {"regularizers": "WeightL2(coefficient=0.1)", "schedules": "Constant(0.25)"})
     assert (config.regularizers, config.schedules) == ((one,), (Constant(0.25),))
     assert changed(tiny(), "regularizers", one).regularizers == (one,)
-    with pytest.raises(ValueError, match="regularizers: expected values .*, got Constant"):
+    with pytest.raises(ValueError, match=r"regularizers: expected values .*, got Constant"):
         changed(tiny(), "regularizers", "Constant(0.25)")

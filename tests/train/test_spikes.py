@@ -215,6 +215,9 @@ def test_a_first_step_that_is_not_finite_leaves_judgement_as_it_is_on_any_device
                 spikes=Spikes(action="skip", **POLICY),
             )  # fmt: skip
             trainer.steps.update.watch = kind
+            if kind != "host":  # where its values are tensors
+                detector = Detector(trainer.detector.policy, torch.device("cpu"), on_host=False)
+                trainer.detector = trainer.steps.detector = trainer.steps.update.spikes = detector
             results = [trainer.train_minibatch() for _ in range(18)]
             assert [result.finite for result in results] == [False] + [True] * 17
             found.append([result.step for result in results if result.spike])
@@ -223,8 +226,9 @@ def test_a_first_step_that_is_not_finite_leaves_judgement_as_it_is_on_any_device
     assert found[0][:4] == [5, 10, 16, 18]
 
 
-def test_steps_that_are_not_finite_never_hide_a_spike():
+@pytest.mark.parametrize("on_host", [True, False])
+def test_steps_that_are_not_finite_never_hide_a_spike(on_host):
     for bad in (float("nan"), float("inf")):
-        detector = Detector(Spikes(window=100, warmup=3), torch.device("cpu"))
+        detector = Detector(Spikes(window=100, warmup=3), torch.device("cpu"), on_host=on_host)
         verdicts = [bool(detector.judge(torch.tensor(value))) for value in [bad, *[1.0] * 60, 1e6]]
         assert verdicts == [False] * 61 + [True]

@@ -88,13 +88,17 @@ def means(results: Sequence[StepResult]) -> dict[str, float | None]:
     >>> means([first, second])
     {'total_loss': 5.333333333333333, 'class': 2.0}
     """
+    return {name: total / divisor if divisor else None for name, (total, divisor) in sums(results).items()}
+
+
+def sums(results: Sequence[StepResult]) -> dict[str, tuple[float, float]]:
+    """What `means` divides: (sum, divisor) by name, to be added up over several log points."""
     samples = sum(result.num_samples for result in results)
     total = math.fsum((result["total_loss"] or 0.0) * result.num_samples for result in results)
-    found: dict[str, float | None] = {"total_loss": total / samples if samples else None}
+    found = {"total_loss": (total, float(samples))}
     for place, name in enumerate(results[0].names):
-        measure = math.fsum(result.measures[place] for result in results)
         numerator = math.fsum(float(result.numerators[place]) for result in results)
-        found[name] = numerator / measure if measure else None
+        found[name] = (numerator, math.fsum(result.measures[place] for result in results))
     return found
 
 

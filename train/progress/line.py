@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from minibatch.train.progress.json_lines import means
+from minibatch.train.progress.json_lines import sums
 from minibatch.train.result import StepResult
 from minibatch.train.validation import Validation
 
@@ -25,16 +25,20 @@ class ProgressLine:
         self._shown = 0.0
         self._width = 0
         self._last_validation = ""
-        self._unshown: list[StepResult] = []
+        self._last_step = 0
+        self._unshown: dict[str, tuple[float, float]] = {}
 
     def step(self, result: StepResult, target: int) -> None:
         self.steps([result], target)
 
     def steps(self, results: Sequence[StepResult], target: int) -> None:
         result = results[-1]
-        if self._unshown and results[0].step <= self._unshown[-1].step:  # the run went back to a checkpoint
+        if results[0].step <= self._last_step:  # the run went back to a checkpoint
             self._unshown.clear()
-        self._unshown += results
+        self._last_step = result.step
+        for name, (total, divisor) in sums(results).items():
+            before = self._unshown.get(name, (0.0, 0.0))
+            self._unshown[name] = (before[0] + total, before[1] + divisor)
         now = time.monotonic()
         if self._began is None:
             self._began = (now, result.interval[1])  # the rate is known from the second report on
@@ -44,7 +48,7 @@ class ProgressLine:
         began, first = self._began
         done = result.interval[1]
         rate = (done - first) / (now - began) if now > began else 0.0
-        found = means(self._unshown)
+        found = {name: total / divisor if divisor else None for name, (total, divisor) in self._unshown.items()}
         self._unshown.clear()
         losses = "  ".join(
             f"{name} {short(value)}" for name, value in found.items() if name != "total_loss" or len(found) > 2
