@@ -4,7 +4,6 @@ Two float64 numbers for each value (three for float64 gradients) hold exact sums
 see kernels/exact.py: a gradient below 2^18 is rounded to a multiple of 2^-67 (2^-110), once, on its own.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -111,6 +110,8 @@ def sum_of(values: Sequence[float]) -> float:
     >>> sum_of([1e308, 1.0, -1e308]), sum_of([float("inf"), float("-inf")])
     (1.0, nan)
     """
+    import math
+
     try:
         return math.fsum(values)
     except (OverflowError, ValueError):

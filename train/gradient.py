@@ -24,7 +24,6 @@ from minibatch.train.precision import Precision
 from minibatch.train.terms import Share
 
 Forward = Callable[[nn.Module, TensorBatch], Any]
-FEW_VALUES = 256
 Roots = tuple[list[Tensor], list[Tensor]]
 
 
@@ -192,13 +191,11 @@ class Gradient:
 
     def take(self, share: Share, values: Tensor, batch: TensorBatch, start: int, stop: int, on_host: bool) -> bool:
         """Add the values of a microbatch to the numerator of its share; False if they are known not to be finite."""
+        numerator = share.weighted_sum(values, start, stop)
         if not on_host:
-            share.gather(share.weighted_sum(values, start, stop), exact=self.exact is not None)
+            share.gather(numerator, exact=self.exact is not None)
             return True
-        if share.weights is None and values.ndim == 1 and len(values) <= FEW_VALUES:
-            value = sum_of(values.tolist())  # exact, and one call of torch less
-        else:
-            value = share.weighted_sum(values, start, stop).item()
+        value = numerator.item()
         share.gather(value, exact=self.exact is not None)
         if value - value != 0.0:  # NaN or infinite
             share.bad_rows = nonfinite_rows(values, batch)
