@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from minibatch.errors import require
-from minibatch.tools.run_options import Changes, Json, Recipe, RecipeData
+from minibatch.tools.run_options import Changes, Json, Recipe, RecipeData, require_training
 from minibatch.tools.screen import print_json
 from minibatch.tools.train import parsed
 
@@ -30,8 +29,7 @@ def check_gradients(
 
     Exit codes: 0 all agree; 1 some do not, or it could not be done (the error says why).
     """
-    for module in ("torch", "safetensors"):
-        require(module, "train", "checking gradients")
+    require_training("checking gradients")
     from minibatch.train import recipes
     from minibatch.train.gradient_check import check_config, failures
     from minibatch.train.running import torch_threads

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from minibatch.errors import require
-from minibatch.tools.run_options import Averaged, Checkpoint, Data, Json, Keep, Run
+from minibatch.tools.run_options import Averaged, Checkpoint, Data, Json, Keep, Run, require_training
 from minibatch.tools.screen import print_json
 
 
@@ -27,8 +26,7 @@ def features(
     as_json: Json = False,
 ) -> None:
     """Write the outputs of layers, with the row of each sample, in the order of the data (default: validation data)."""
-    for module in ("torch", "safetensors"):
-        require(module, "train", "features")
+    require_training("features")
     from minibatch import Dataset
     from minibatch.train.features import write_features
     from minibatch.train.running import torch_threads

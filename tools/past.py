@@ -9,8 +9,8 @@ import numpy as np
 import typer
 
 from minibatch import Dataset
-from minibatch.errors import require
 from minibatch.tools import show_images
+from minibatch.tools.run_options import require_training
 from minibatch.tools.show_values import class_name, row_of, scalar_text
 
 if TYPE_CHECKING:
@@ -24,16 +24,10 @@ LABEL_WIDTH = 16
 
 def open_past(run: Path, data: Path | None) -> Past:
     """The past of the run in a folder."""
-    require_training()
+    require_training("looking into the past of a run")
     from minibatch.train.travel import Past
 
     return Past(run, data=data)
-
-
-def require_training() -> None:
-    """Raise MissingExtraError where the libraries of training are not installed."""
-    for module in ("torch", "safetensors"):
-        require(module, "train", "looking into the past of a run")
 
 
 def asked_steps(text: str) -> tuple[int, int]:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from minibatch.errors import require
+
 Run = Annotated[Path, typer.Argument(help="Folder of the run.")]
 Checkpoint = Annotated[
     str, typer.Option(help="Whose weights: newest, best (validation), a nominal time, or a checkpoint's path.")
@@ -28,3 +30,9 @@ Changes = Annotated[
 RecipeData = Annotated[Path | None, typer.Option(help="Folder of the data sets (default: made anew, then removed).")]
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+
+
+def require_training(purpose: str) -> None:
+    """Return if the libraries of the engine are installed; else the error that says what `purpose` needs, and how."""
+    for module in ("torch", "safetensors"):
+        require(module, "train", purpose)

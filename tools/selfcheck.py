@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from minibatch.errors import require
-from minibatch.tools.run_options import Changes, Json, Recipe, RecipeData
+from minibatch.tools.run_options import Changes, Json, Recipe, RecipeData, require_training
 from minibatch.tools.screen import print_json
 from minibatch.tools.train import parsed
 
@@ -26,8 +25,7 @@ def selfcheck(
     Found are modules and losses that draw from a generator of their own, count their calls, or mix samples. That
     nothing is found proves nothing. Exit codes: 0 nothing differs; 1 something does, or it could not be done.
     """
-    for module in ("torch", "safetensors"):
-        require(module, "train", "the self-check")
+    require_training("the self-check")
     from minibatch.train import recipes
     from minibatch.train import selfcheck as compute
     from minibatch.train.running import make_trainer, opened_source, torch_threads

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from minibatch.errors import require
-from minibatch.tools.run_options import Averaged, Checkpoint, Data, Json, Keep, Run
+from minibatch.tools.run_options import Averaged, Checkpoint, Data, Json, Keep, Run, require_training
 from minibatch.tools.screen import print_json
 
 if TYPE_CHECKING:
@@ -48,8 +47,7 @@ def test(
 
     The run's folder stays as it is; it may still be training.
     """
-    for module in ("torch", "safetensors"):
-        require(module, "train", "testing")
+    require_training("testing")
     from minibatch.train.multiview import MultiView, views_named
     from minibatch.train.testing import measure_run
 

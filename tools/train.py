@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from minibatch.errors import require
+from minibatch.tools.run_options import require_training
 from minibatch.tools.screen import print_json
 
 if TYPE_CHECKING:
@@ -72,8 +72,7 @@ def train(
     Exit codes: 0 the run is finished; 1 it cannot go on (the error says why); 2 the command line makes no sense; 130
     stopped by Ctrl-C; 143 stopped by SIGTERM.
     """
-    for module in ("torch", "safetensors"):
-        require(module, "train", "training")
+    require_training("training")
     from minibatch.train.running import run_recipe
     from minibatch.train.stopping import EXIT_CODES, StopBetweenSteps
 

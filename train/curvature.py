@@ -30,7 +30,7 @@ def products_for(optimizer: Any, gradient: "Gradient", parts: Sequence["Part"], 
         parameter.grad = None
     try:
         for part in parts:
-            if len(part.cuts) > 1 and any(share.term.over == "minibatch" and share.total for share in part.shares):
+            if part.compares_across_cuts:
                 raise ValueError(
                     f"{type(optimizer).__name__} needs second derivatives, which a term over the whole minibatch has "
                     "only where it goes through the model at once: leave out microbatch_size, or use another optimizer"

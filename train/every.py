@@ -106,7 +106,7 @@ def due(every: Every | None, name: str, rows: int | None, *, minutes: bool = Tru
         samples = every.count
     else:
         samples = checked_integer(every, name, least=1)
-    return lambda step, interval: interval[1] // samples > interval[0] // samples
+    return lambda step, interval: crosses(interval, samples)
 
 
 def rows_of(trainer: "Trainer") -> int | None:

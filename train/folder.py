@@ -14,6 +14,7 @@ from typing import Any
 
 from minibatch.errors import CheckpointError
 from minibatch.train import checkpoint
+from minibatch.train.history import as_document
 from minibatch.train.ledger import Ledger, Lines, line_of
 from minibatch.train.lock import FolderLock
 from minibatch.train.result import StepResult, fetch_all
@@ -100,14 +101,7 @@ class RunFolder:
             self._recent.append(result)
 
     def add_validation(self, validation: Validation) -> None:
-        pairs = {name: list(pair) for name, pair in validation.pairs.items()}
-        document = {
-            "step": validation.step,
-            "t": validation.nominal_time,
-            "samples": validation.samples,
-            "pairs": pairs,
-        }
-        self.validations.add(json.dumps(document))
+        self.validations.add(json.dumps(as_document(validation)))
         self.validations.flush()
 
     def flush(self, *, sync: bool = False) -> None:

@@ -41,6 +41,11 @@ class Part:
     stream: int = 0
     before_microbatch: Callable[[int, int], None] | None = None
 
+    @property
+    def compares_across_cuts(self) -> bool:
+        """Whether a loss compares samples that go through the model in different microbatches."""
+        return len(self.cuts) > 1 and any(share.term.over == "minibatch" and share.total for share in self.shares)
+
 
 class Gradient:
     """Adds up gradients of steps: made once per run, because it keeps the small tensors that every step needs.
@@ -97,7 +102,7 @@ class Gradient:
     def _all_passes(self, parts: Sequence[Part], on_host: bool) -> bool:
         for part in parts:
             whole = None
-            if len(part.cuts) > 1 and any(share.term.over == "minibatch" and share.total for share in part.shares):
+            if part.compares_across_cuts:
                 whole = gradients_of_outputs(self, part, on_host)
                 self._collect()
             for start, stop in self.order(part.cuts) if self.exact is not None else part.cuts:

@@ -117,11 +117,6 @@ class StepResult(Mapping[str, float | None]):
     def set_grad_norm(self, norm: Number) -> None:
         self._grad_norm = norm
 
-    @property
-    def finite_flag(self) -> Tensor | None:
-        """The same as a bool tensor () that nobody has waited for; None where it is known on the host."""
-        return self._finite if isinstance(self._finite, Tensor) else None
-
     def set_spike(self, spike: bool | Tensor) -> None:
         self._spike = spike
 
@@ -130,8 +125,7 @@ class StepResult(Mapping[str, float | None]):
 
     def __getitem__(self, name: str) -> float | None:
         if name == "total_loss":
-            present = zip(self.coefficients, self.numerators, self.denominators, strict=True)
-            return float(sum(c * float(x) / d for c, x, d in present if d) + self.regularization)
+            return float(self.total)
         try:
             at = self.names.index(name)
         except ValueError:

@@ -74,20 +74,7 @@ def selfcheck(trainer: "Trainer", *, samples: int | None = None) -> SelfCheck:
     statistics may differ). A passed check is no proof; a finding is a fact.
     """
     size = trainer.next_size if samples is None else samples
-    bits = trainer.promise == "bits"
-    reseeded = trainer.foreign_noise == "allow"  # other microbatches see other noise, as was allowed
-    ways: list[tuple[str, Callable[[Cuts], Cuts], bool]] = [("the same step again", list, True)]
-    if reseeded:
-        pass
-    elif bits:
-        ways += [
-            ("leaves in reversed order", lambda cuts: cuts[::-1], True),
-            ("every second leaf first", lambda cuts: cuts[::2] + cuts[1::2], True),
-        ]
-    elif trainer.streams.leaf_size is not None:
-        ways += [("leaves in reversed order", lambda cuts: cuts[::-1], False)]
-    elif trainer.promise == "math" and not any(m.training for m in statistics_layers(trainer.model).values()):
-        ways += [("halves of microbatches", _halves, False), ("microbatches in reversed order", _reversed, False)]
+    ways = _ways(trainer)
     expected = one_pass(trainer, size, list)
     findings = []
     for comparison, order, exactly in ways:
@@ -107,6 +94,24 @@ def selfcheck(trainer: "Trainer", *, samples: int | None = None) -> SelfCheck:
     return SelfCheck(
         promise=trainer.promise, comparisons=tuple(comparison for comparison, _, _ in ways), findings=tuple(findings)
     )
+
+
+def _ways(trainer: "Trainer") -> list[tuple[str, Callable[[Cuts], Cuts], bool]]:
+    """How the step is computed: what is said of it, the order of its passes, and whether every bit must be equal."""
+    again: tuple[str, Callable[[Cuts], Cuts], bool] = ("the same step again", list, True)
+    if trainer.foreign_noise == "allow":  # other microbatches see other noise, as was allowed
+        return [again]
+    if trainer.promise == "bits":
+        return [
+            again,
+            ("leaves in reversed order", lambda cuts: cuts[::-1], True),
+            ("every second leaf first", lambda cuts: cuts[::2] + cuts[1::2], True),
+        ]
+    if trainer.streams.leaf_size is not None:
+        return [again, ("leaves in reversed order", lambda cuts: cuts[::-1], False)]
+    if trainer.promise == "math" and not any(m.training for m in statistics_layers(trainer.model).values()):
+        return [again, ("halves of microbatches", _halves, False), ("microbatches in reversed order", _reversed, False)]
+    return [again]
 
 
 def one_pass(trainer: "Trainer", size: int, order: Callable[[Cuts], Cuts]) -> Pass:

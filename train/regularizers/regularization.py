@@ -54,11 +54,6 @@ class Regularization:
         return bool(self._parts)
 
     @property
-    def groups(self) -> bool:
-        """The same as bool(self)."""
-        return bool(self._parts)
-
-    @property
     def acts_after_update(self) -> bool:
         """Whether `after_update` has anything to do."""
         return bool(self._bounds) or any(part.thresholds for part in self._parts)

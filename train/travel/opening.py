@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from minibatch import MinibatchSource
 from minibatch.errors import CheckpointError
 from minibatch.train import checkpoint, running, skips, user_code
 from minibatch.train.config import Prepared, RunConfig
@@ -28,7 +27,7 @@ from minibatch.train.progress import announce
 from minibatch.train.result import StepResult
 from minibatch.train.skips import Skip
 from minibatch.train.spikes import Spikes
-from minibatch.train.streams import Source
+from minibatch.train.streams import Source, whole_units
 from minibatch.train.trainer import Trainer
 from minibatch.train.travel import configured
 from minibatch.train.travel.compare import line_differences, line_from
@@ -355,14 +354,6 @@ def closed(source: Source) -> None:
     """Stop the reading ahead of a source, or of all that are joined in it."""
     for each in source.sources.values() if isinstance(source, JointSource) else [source]:
         each.close()
-
-
-def whole_units(samples: int, source: Source) -> int:
-    """What a source is asked for to give `samples` places of nominal time: packed ones give whole blocks."""
-    unit = 1
-    if isinstance(source, MinibatchSource):
-        unit = source.arguments["block"] or source.arguments["lanes"] or 1
-    return -(-samples // unit) * unit
 
 
 def _say_nothing(text: str) -> None:

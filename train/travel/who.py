@@ -22,8 +22,9 @@ from minibatch.timeline import Holes, holes_of
 from minibatch.train.joint import JointSource
 from minibatch.train.ledger import LedgerLine
 from minibatch.train.skips import Skip, kept
+from minibatch.train.streams import whole_units
 from minibatch.train.travel.configured import state_of
-from minibatch.train.travel.opening import Past, opened, whole_units
+from minibatch.train.travel.opening import Past, opened
 
 Integers = NDArray[np.int64]
 
