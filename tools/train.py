@@ -174,6 +174,7 @@ def as_document(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> d
         "steps": outcome.step,
         "samples": outcome.nominal_time,
         "validation": dict(outcome.validation),
+        "report": dict(outcome.report),
         "parameters_digest": outcome.parameters_digest,
         "best_nominal_time": outcome.best_nominal_time,
         "checkpoint": str(outcome.checkpoint),
@@ -191,6 +192,8 @@ def print_result(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> 
     table.add_row("samples", f"{outcome.nominal_time:,}")
     for name, value in outcome.validation.items():
         table.add_row(f"held out: {name}", "no samples" if value is None else f"{value:.5g}")
+    for name, value in outcome.report.items():
+        table.add_row(f"report: {name}", f"{value:.5g}")
     table.add_row("parameters", outcome.parameters_digest)
     table.add_row("checkpoint", str(outcome.checkpoint))
     if outcome.best_nominal_time is not None:

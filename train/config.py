@@ -27,6 +27,7 @@ from minibatch.train.batches import Inputs
 from minibatch.train.checks import Promise
 from minibatch.train.clipping import Clip
 from minibatch.train.every import Every, Minutes, Samples, Steps, Sweeps
+from minibatch.train.finished import Report
 from minibatch.train.foreign import ForeignNoise
 from minibatch.train.guard import Policy
 from minibatch.train.metrics import Measured
@@ -60,9 +61,14 @@ class RunConfig:
     JointSource; validation_source: likewise where it is measured on something else than all of `Prepared.valid` in its
     own order, of several streams a mapping from their names.
 
+    start: called with (model, Prepared, seed) before the first step of a run that begins, to give it first weights that
+    come from elsewhere: another run, pretraining. A run that is resumed or looked at has them from its checkpoints.
+
     validate_every, validate_first, save_every, patience, min_improvement, absolute, watch, mode, restore_best: as in
     `Trainer.fit`. threads: that torch computes with during the run (the last bits depend on them), None for as many as
-    it has. multiview: how `minibatch test --multiview recipe` shows samples. Everything else: as in `Trainer`.
+    it has. device: "auto" (the first GPU, the CPU without one), "cpu", "cuda:1" …, where the model is moved to; None
+    leaves it where `model` has made it. multiview: how `minibatch test --multiview recipe` shows samples. report: what
+    is done with the finished run, see finished.py. Everything else: as in `Trainer`.
 
     recipe, options, set, recipe_digest: which function made this, called with what; what of it was chosen by hand; and
     the digest of its file if that is not a part of this package. `recipes.configure` fills them in.
@@ -85,6 +91,7 @@ class RunConfig:
     transforms: Sequence[Transform] = ()
     source: Callable[[Prepared, int], Any] | None = None
     validation_source: Callable[[Prepared, int], Any] | None = None
+    start: Callable[[nn.Module, Prepared, int], None] | None = None
     schedules: Sequence[Schedule | None] | None = None
     regularizers: Sequence[Regularizer] = ()
     microbatch_size: int | None = None
@@ -113,7 +120,9 @@ class RunConfig:
     keep_last: int | None = 3
     log_every: int = 50
     threads: int | None = None
+    device: str | None = None
     multiview: MultiView | None = None
+    report: Report | None = None
 
     def __post_init__(self) -> None:
         """What cannot work whatever the data are is refused here, before a run has made its folder."""

@@ -3,14 +3,14 @@
 out/config.json      the complete configuration
 out/data/            the data sets, unless they lie elsewhere
 out/ledger.jsonl, validation.jsonl, configs.jsonl, checkpoints/    see folder.py
-out/result.json      of a finished run: values on held-out data, digest of the parameters
+out/result.json      of a finished run: values on held-out data, numbers of its report, digest of the parameters
 """
 
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from minibatch.train import foreign, loop, recipes, user_code, watching
 from minibatch.train.best import Watch
 from minibatch.train.checkpoint import checkpoints_in, place
 from minibatch.train.config import Prepared, RunConfig, described, differences, save_config
+from minibatch.train.device import placed
 from minibatch.train.digest import parameters_digest
+from minibatch.train.finished import Finished
 from minibatch.train.folder import note_config
 from minibatch.train.ledger import Lines
 from minibatch.train.lock import FolderLock
@@ -40,7 +42,7 @@ class Outcome:
 
     stopped: why it is not finished, None if it is. ended_by: what ended it in any case: "max_samples", or patience.
     validation, parameters_digest, checkpoint: of the last weights; of a finished run with `restore_best`, of its best,
-    which were measured at `best_nominal_time`.
+    which were measured at `best_nominal_time`. report: the numbers of the recipe's report, see finished.py.
     """
 
     step: int
@@ -51,6 +53,7 @@ class Outcome:
     parameters_digest: str
     checkpoint: Path
     best_nominal_time: int | None = None
+    report: Mapping[str, float] = field(default_factory=dict)
 
 
 def load_config(folder: str | os.PathLike[str], say: Callable[[str], None] = announce) -> RunConfig:
@@ -160,14 +163,15 @@ def run_recipe(
         prepared = config.data(data_folder(out, data, say))
     finally:
         lock.release()
+    going_on = resume and bool(checkpoints_in(out / "checkpoints"))
     with (
         user_code.places_noted(),
         torch_threads(config.threads, say),
         opened_source(config, prepared) as source,
-        make_trainer(config, source, out, say) as trainer,
+        make_trainer(config, source, out, say, start=None if going_on else prepared) as trainer,
         opened_validation(config, prepared) as trainer.validation,
     ):
-        if resume and checkpoints_in(out / "checkpoints"):
+        if going_on:
             restored = trainer.restore_from_checkpoint()
             say(f"resumed after step {restored.step:,}, at nominal time {restored.nominal_time:,}")
             if restored.nominal_time > config.max_samples:
@@ -210,6 +214,9 @@ def run_recipe(
         )
         if finished:
             save_result(out, config, outcome)
+            if config.report is not None:
+                outcome = replace(outcome, report=reported(trainer, config, prepared, out))
+                save_result(out, config, outcome)
     return outcome
 
 
@@ -298,13 +305,22 @@ def watch_of(config: RunConfig) -> Watch:
 
 
 def make_trainer(
-    config: RunConfig, source: Any, out: Path | None, say: Callable[[str], None] = announce, **options: Any
+    config: RunConfig,
+    source: Any,
+    out: Path | None,
+    say: Callable[[str], None] = announce,
+    *,
+    start: Prepared | None = None,
+    **options: Any,
 ) -> Trainer:
     """The Trainer of a configuration: its model's first weights are drawn with a key of the run's seed.
 
-    options: of `Trainer`, over those of the configuration.
+    start: the data for `config.start`, which then gives the first weights; None where a checkpoint will. options: of
+    `Trainer`, over those of the configuration.
     """
-    model = foreign.first_model(config.model, config.seed)
+    model = placed(foreign.first_model(config.model, config.seed), config.device)
+    if start is not None and config.start is not None:
+        config.start(model, start, config.seed)
     return Trainer(
         model,
         config.terms,
@@ -321,6 +337,20 @@ def make_trainer(
     )
 
 
+def reported(trainer: Trainer, config: RunConfig, prepared: Prepared, out: Path) -> Mapping[str, float]:
+    """The numbers of the recipe's report on the finished run; the model is as it was before."""
+    assert config.report is not None
+    modes = {module: module.training for module in trainer.model.modules()}
+    trainer.model.eval()
+    try:
+        with torch.no_grad(), nullcontext() if trainer.averaging is None else trainer.averaging.applied():
+            found = config.report(Finished(model=trainer.model, config=config, prepared=prepared, out=out))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return {name: float(value) for name, value in found.items()}
+
+
 def save_result(out: Path, config: RunConfig, outcome: Outcome) -> None:
     """Write the result of a finished run as JSON: nothing in it depends on time or machine but the bits themselves."""
     document = {
@@ -331,5 +361,6 @@ def save_result(out: Path, config: RunConfig, outcome: Outcome) -> None:
         "validation": outcome.validation,
         "parameters_digest": outcome.parameters_digest,
         "best_nominal_time": outcome.best_nominal_time,
+        "report": outcome.report,
     }
     write_atomically(out / RESULT, (json.dumps(document, indent=1) + "\n").encode())

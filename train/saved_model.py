@@ -17,6 +17,7 @@ from minibatch.storage import MANIFEST
 from minibatch.train import checkpoint, foreign, running, state, user_code
 from minibatch.train.averaging import Averaging
 from minibatch.train.config import Prepared, RunConfig
+from minibatch.train.device import placed
 from minibatch.train.history import as_validation
 from minibatch.train.progress import announce
 from minibatch.train.saving import AVERAGED
@@ -52,7 +53,7 @@ def load_model(
     path = chosen_checkpoint(folder, config, which)
     content = checkpoint.read(path)
     with user_code.places_noted():
-        model = foreign.first_model(config.model, config.seed)
+        model = placed(foreign.first_model(config.model, config.seed), config.device)
     foreign.check_noise(model, config.foreign_noise)
     state.check_model(model, content.model)
     model.load_state_dict(dict(content.model))

@@ -24,7 +24,23 @@ class Recipe(Protocol):
 
 
 # name: the file here that has a function of this name
-RECIPES = {"digits": "digits"}
+RECIPES = {
+    "autoencoder": "autoencoder",
+    "charlm": "charlm",
+    "cifar10": "cifar10",
+    "cifar10_fast": "cifar10_fast",
+    "detection": "detection",
+    "digits": "digits",
+    "digits_autoencoder": "digits_autoencoder",
+    "imagenet": "imagenet",
+    "joint": "joint",
+    "lenet": "lenet",
+    "multilabel": "multilabel",
+    "multitask": "multitask",
+    "step_by_step": "step_by_step",
+    "transfer": "transfer",
+    "weighted": "weighted",
+}
 
 
 def find(name: str) -> Recipe:

@@ -216,7 +216,7 @@ class Past:
                 stack.enter_context(user_code.places_noted())
                 stack.enter_context(running.torch_threads(config.threads, _say_nothing))
                 source = stack.enter_context(running.opened_source(config, self.prepared(config)))
-                options = {} if config.spikes is None else {"spikes": without_rollback(config.spikes)}
+                options: dict[str, Any] = {} if config.spikes is None else {"spikes": without_rollback(config.spikes)}
                 trainer = stack.enter_context(running.make_trainer(config, source, None, _say_nothing, **options))
             trainer.announce = _say_nothing
             yield trainer
