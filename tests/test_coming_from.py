@@ -1,121 +1,325 @@
-"""docs/coming-from.md: what stands on the right-hand sides of its tables runs."""
+"""docs/coming-from.md: complete beside the five manuals, and everything on our side runs and prints what it says."""
 
 import contextlib
-import os
+import io
 import re
 import shlex
+from dataclasses import dataclass, field
 
 import pytest
 
 from minibatch.tools import cli
+from minibatch.train.recipes import RECIPES
+from tests.coming_from_data import SHORTER, prepare_raw_data
 from tests.syntax import ROOT
+from tests.tools.samples import run
 
-TEXT = (ROOT / "docs" / "coming-from.md").read_text(encoding="utf-8")
-SYSTEMS = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
-# The headings of the documents that the tables are for: none may be left out.
-SECTIONS = {
-    "theanets": [
-        "Specifying a trainer",
-        "Available trainers",
-        "Providing data",
-        "Decay",
-        "Sparsity",
-        "Noise",
-        "Training as iteration",
-        "Saving progress",
-    ],
-    "cuda-convnet2": [
-        "Training",
-        "Progress lines",
-        "Stopping and resuming",
-        "Generating features",
-        "Test error",
-        "CIFAR-10",
-    ],
-    "CNTK": [
-        "next_minibatch",
-        "Load and continue",
-        "Adam",
-        "Two models jointly",
-        "Weighted loss",
-        "Multilabel",
-        "Autoencoder",
-        "Fast R-CNN",
-        "Transfer learning",
-    ],
-    "HALCON train_dl_model_batch": [
-        "Description",
-        "Algorithm",
-        "Huber loss",
-        "Focal loss",
-        "Multinomial logistic loss",
-        "Regularization",
-        "Attention",
-    ],
-    "MindSpore": ["Hyperparameters", "Loss functions", "Optimizer functions", "Model training"],
+PAGE = ROOT / "docs" / "coming-from.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+SEEDS = ROOT.parent / "shared" / "reference" / "seeds"
+FIRST = "Before the first block"
+MANUALS = {
+    "theanets": "theanets-training-a-model.txt",
+    "cuda-convnet2": "cuda-convnet2-training.md",
+    "CNTK": "cntk-how-to-train-in-python.md",
+    "HALCON": "halcon-train_dl_model_batch.txt",
+    "MindSpore": "mindspore-model-training.md",
 }
+HALCON_SECTIONS = (
+    *("Name", "Signature", "Description", "Further Information on the Algorithms", "Attention"),
+    *("Execution Information", "Parameters", "Result", "Possible Predecessors", "Possible Successors", "See also"),
+)
 
 
-def beginning():
-    return re.search(r"```python\n(.*?)```", TEXT, re.DOTALL).group(1)
+@dataclass(kw_only=True)
+class Block:
+    """A fenced block of the page: in a quotation it is theirs. follows: the output that is shown below our code."""
+
+    system: str
+    section: str
+    theirs: bool
+    language: str
+    code: str
+    line: int
+    shows: list[str] = field(default_factory=list)
 
 
-def rows(system):
-    """The rows of a system's table: section, left and right cell."""
-    part = TEXT.split(f"## {system}\n")[1].split("\n## ")[0]
-    lines = [line for line in part.splitlines() if line.startswith("|")][2:]
-    found, section = [], ""
-    for line in lines:
-        cells = [cell.strip() for cell in line.strip().strip("|").split(" | ")]
-        assert len(cells) == 3, f"{system}: a row needs three cells: {line}"
-        section = cells[0] or section
-        found.append((section, cells[1], cells[2]))
+def blocks():
+    """Every fenced block of the page, in order; our ```text blocks belong to the code before them."""
+    found, system, section, fence = [], "", "", None
+    for number, line in enumerate(TEXT.splitlines(), start=1):
+        theirs = line.startswith(">")
+        inner = line.removeprefix(">").removeprefix(" ") if theirs else line
+        if inner.startswith("```"):
+            if fence is None:
+                fence = Block(
+                    system=system, section=section, theirs=theirs, language=inner[3:].strip(), code="", line=number
+                )
+                continue
+            assert fence.theirs == theirs, f"line {number}: the block of line {fence.line} is half in a quotation"
+            if fence.language == "text" and not theirs:
+                assert found and not found[-1].theirs, f"line {fence.line}: output without code before it"
+                found[-1].shows.append(fence.code)
+            else:
+                found.append(fence)
+            fence = None
+        elif fence is not None:
+            assert fence.theirs == theirs, f"line {number}: the block of line {fence.line} is half in a quotation"
+            fence.code += inner + "\n"
+        elif line.startswith("## "):
+            system, section = line[3:].partition(":")[0], ""
+        elif re.match("###+ ", line):
+            section = line.lstrip("# ")
+    assert fence is None
     return found
 
 
-def snippets(cell):
-    """The pieces of code in a cell in their order; a line that ends with a colon goes on in the next one."""
-    found = []
-    for code in re.findall(r"`([^`]+)`", cell):
-        if found and found[-1].endswith(":"):
-            found[-1] += "\n" + code
+BLOCKS = blocks()
+SYSTEMS = list(dict.fromkeys(block.system for block in BLOCKS if block.system != FIRST))
+
+
+def of(system, *, theirs):
+    return [block for block in BLOCKS if block.system == system and block.theirs == theirs]
+
+
+def plain(text):
+    """`text` with every run of white space as one space."""
+    return " ".join(text.split())
+
+
+def manual(system):
+    path = SEEDS / MANUALS[system]
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    return path.read_text(encoding="utf-8")
+
+
+def code_of(text):
+    """The code blocks of a manual in Markdown: fenced ones, and those that are indented by four spaces."""
+    fenced = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+    indented = re.compile(r"(?:^    \S[^\n]*\n)+", re.MULTILINE)
+    places = [(found.start(), found[1]) for found in fenced.finditer(text)]
+    without = fenced.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    places += [(found.start(), found[0]) for found in indented.finditer(without)]
+    return [plain(code) for _, code in sorted(places)]
+
+
+def headings_of(system, text):
+    """The headings of a manual; in theanets' text, which has lost its lines, an underline is as long as its heading."""
+    if system == "HALCON":
+        lines = text.splitlines()
+        assert all(heading in lines for heading in HALCON_SECTIONS)
+        return HALCON_SECTIONS
+    if system == "theanets":
+        underlines = [found for found in re.finditer(r" ([=-])\1{3,}", text)]
+        found = [text[one.start() - len(one[0]) + 1 : one.start()] for one in underlines]
+        return [heading for heading in found if heading.strip("=-")]
+    without = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [heading.strip(" #") for heading in re.findall(r"^#+ (.+)$", without, re.MULTILINE)]
+
+
+def test_the_page_is_of_these_systems():
+    assert SYSTEMS == list(MANUALS)
+
+
+@pytest.mark.parametrize("system", ["cuda-convnet2", "CNTK", "MindSpore"])
+def test_every_code_block_of_a_manual_is_quoted_in_its_order(system):
+    wanted = code_of(manual(system))
+    assert len(wanted) == {"cuda-convnet2": 11, "CNTK": 8, "MindSpore": 6}[system]
+    quoted = iter(plain(block.code) for block in of(system, theirs=True))
+    for code in wanted:
+        assert code in quoted, f"docs/coming-from.md does not quote, or not in this place: {code}"
+
+
+def test_every_code_block_of_theanets_is_quoted_in_its_order():
+    text = manual("theanets")
+    begins = [found.end() for found in re.finditer(r"(?<!math):: ", text)]
+    assert len(begins) == 11
+    quoted = [plain(block.code) for block in of("theanets", theirs=True)]
+    place = 0
+    for begin in begins:
+        rest = text[begin:]
+        while place < len(quoted) and not rest.startswith(quoted[place]):
+            place += 1
+        assert place < len(quoted), f"docs/coming-from.md does not quote, or not in this place: {rest[:80]} …"
+        after = rest[len(quoted[place]) :]
+        # Lines are lost in this text, so that the block is whole shows in what comes next: a sentence.
+        assert re.match(r" (?!exp|for|print)[A-Za-z']+ [a-z]", after), f"{quoted[place]} goes on: {after[:80]} …"
+        place += 1
+
+
+def test_the_operator_of_halcon_is_quoted_with_its_parameters():
+    text = manual("HALCON")
+    quoted = plain("\n".join(block.code for block in of("HALCON", theirs=True)))
+    signature = text.split("\nSignature\n")[1].split("\nDescription\n")[0]
+    place = 0
+    for line in filter(None, signature.splitlines()):
+        place = quoted.find(plain(line), place)
+        assert place >= 0, f"docs/coming-from.md does not quote: {line}"
+    parameters = re.findall(r"^(\w+?)\1+ \((\w+)\)", text, re.MULTILINE)
+    assert len(parameters) == 3
+    for name, direction in parameters:
+        assert f"{name} ({direction})" in quoted
+    # A word in quotes stands there once for each of the five languages: as 'word' and as "word".
+    words = {*re.findall(r"'(\w+)'\"\1\"", text), "class_weights", "total_loss"}
+    assert {"batch_size", "batch_size_multiplier", "weight_prior", "cudnn_deterministic"} < words
+    for word in words:
+        assert f"'{word}'" in quoted, f"docs/coming-from.md does not quote '{word}'"
+
+
+@pytest.mark.parametrize("system", MANUALS)
+def test_every_section_of_a_manual_has_its_heading(system):
+    part = re.search(rf"^## {re.escape(system)}(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL)[0]
+    # Its title is in our heading of the system.
+    here = iter([plain(part.splitlines()[0].partition(":")[2]), *re.findall(r"^###+ (.+)$", part, re.MULTILINE)])
+    for heading in headings_of(system, manual(system)):
+        assert plain(heading) in here, f"docs/coming-from.md has no section {heading!r} of {system}, or elsewhere"
+
+
+@pytest.mark.parametrize("system", MANUALS)
+def test_every_quotation_with_code_is_answered(system):
+    ours = {block.section for block in of(system, theirs=False)}
+    for block in of(system, theirs=True):
+        assert block.section in ours, f"line {block.line}: {block.section} has nothing to write here"
+
+
+# Everything on our side, run.
+
+
+def form(expected):
+    """A pattern for output: numbers with a fraction stand for any such number, … for anything, spaces for spaces."""
+    pieces = re.split(r"(…|-?\d[\d,]*\.\d+(?:e[+-]\d+)?%?|\s+|[─━]+)", expected.strip())
+    pattern = ""
+    for piece in pieces:
+        if piece == "…":
+            pattern += r"[\s\S]*?"
+        elif re.fullmatch(r"-?\d[\d,]*\.(\d+)(e[+-]\d+)?%?", piece):
+            decimals = len(re.search(r"\.(\d+)", piece)[1])
+            power = r"e[+-]\d+" if "e" in piece else ""
+            pattern += rf"-?\d[\d,]*\.\d{{{decimals}}}{power}{'%' if piece.endswith('%') else ''}"
+        elif piece and not piece.strip():
+            pattern += r"\s+"
+        elif piece and not piece.strip("─━"):
+            pattern += "[─━]+"
         else:
-            found.append(code)
-    return found
+            pattern += re.escape(piece)
+    return re.compile(pattern)
+
+
+def check_output(block, expected, printed):
+    assert form(expected).fullmatch(printed.strip()), (
+        f"docs/coming-from.md, line {block.line}: it prints\n{printed}\nwhich has not the form of\n{expected}"
+    )
+
+
+def run_python(block, namespace):
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            exec(compile("\n" * block.line + block.code, str(PAGE), "exec"), namespace)
+    except Exception as error:
+        error.add_note(f"docs/coming-from.md, line {block.line}, {block.system}, {block.section}")
+        raise
+    for expected in block.shows:
+        check_output(block, expected, printed.getvalue())
+
+
+def commands(block):
+    """The commands of a ```console block, each with the output that is shown for it."""
+    found = []
+    for line in block.code.splitlines():
+        if line.startswith("$ "):
+            found.append((line[2:], []))
+        elif found[-1][0].endswith("\\"):
+            found[-1] = (found[-1][0][:-1] + line, [])
+        else:
+            found[-1][1].append(line)
+    return [(command, "\n".join(shown)) for command, shown in found]
+
+
+def run_console(block):
+    for command, shown in commands(block):
+        program, *arguments = shlex.split(command, comments=True)
+        assert program == "minibatch", f"line {block.line}: {command}"
+        more = SHORTER.get(tuple(arguments[:2]), ()) if arguments[0] == "train" else ()
+        result = run(*arguments, *more)
+        assert result.exit_code == 0, f"docs/coming-from.md, line {block.line}: {command}\n{result.output}"
+        if shown:
+            check_output(block, shown, result.output)
+
+
+@pytest.mark.parametrize("system", MANUALS)
+def test_our_blocks_run(system, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare_raw_data(system, tmp_path)
+    namespace = {"__name__": "coming_from"}
+    ran = 0
+    for block in (*of(FIRST, theirs=False), *of(system, theirs=False)):
+        if block.language == "python":
+            run_python(block, namespace)
+        else:
+            assert block.language == "console", f"line {block.line}: a block of {block.language!r} cannot be run"
+            run_console(block)
+        ran += 1
+    assert ran > len(of(system, theirs=True)) // 2
+
+
+# The table at the top.
+
+
+def rows():
+    table = TEXT.split(f"## {FIRST}")[0]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines() if "](#" in line]
+
+
+def anchor(heading):
+    """How GitHub calls a heading in an address."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_table_leads_from_every_section_to_a_recipe_and_a_command():
+    anchors = [anchor(heading) for heading in re.findall(r"^##+ (.+)$", TEXT, re.MULTILINE)]
+    seen = set()
+    for section, recipe, command in rows():
+        target = re.search(r"\(#(.+?)\)", section)[1]
+        assert target in anchors, section
+        for name, path in re.findall(r"\[`?(\w+)`?\]\((.+?)\)", recipe):
+            assert path == f"../train/recipes/{RECIPES[name]}.py", recipe
+            seen.add(name)
+        for code in re.findall(r"`(.+?)`", command):
+            check_command(code)
+    assert seen == set(RECIPES) - {"charlm", "cifar10_fast"} | {"cifar10_fast"} & seen
 
 
 def check_command(code):
-    """The command exists and takes the arguments it is written with; it is not run."""
-    name, *rest = shlex.split(code)[1:]
-    assert name in cli.COMMANDS, code
+    """The command exists and takes the arguments it is written with."""
+    program, name, *rest = shlex.split(code)
+    assert program == "minibatch" and name in cli.COMMANDS, code
     cli.load(name).make_context(name, rest)
+    if name == "train":
+        assert rest[0] in RECIPES, code
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_the_right_hand_sides_run(system, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    namespace = {"__name__": "coming_from"}
-    exec(compile(beginning(), "docs/coming-from.md", "exec"), namespace)
-    ran = 0
-    for section, _, cell in rows(system):
-        codes = snippets(cell)
-        assert codes, f"{system}, {section}: nothing to write: {cell}"
-        for code in codes:
-            if code.startswith("minibatch "):
-                check_command(code)
-                continue
-            try:
-                with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-                    exec(compile(code, f"{system}, {section}", "exec"), namespace)
-            except Exception as error:
-                error.add_note(f"docs/coming-from.md, {system}, {section}: {code}")
-                raise
-            ran += 1
-    assert ran >= 10
+def test_links_to_recipes_and_documents_lead_to_files():
+    for path in re.findall(r"\]\(([^#)]+?)(?:#[^)]*)?\)", TEXT):
+        if not path.startswith("http"):
+            assert (PAGE.parent / path).exists(), path
 
 
-def test_every_section_of_the_five_documents_has_a_row():
-    assert set(SYSTEMS) == set(SECTIONS)
-    for system, sections in SECTIONS.items():
-        missing = set(sections) - {section for section, _, _ in rows(system)}
-        assert not missing, f"{system}: {missing}"
+# What the checks above would let pass if they were wrong.
+
+
+@pytest.mark.parametrize(
+    ("expected", "printed", "same"),
+    [
+        ("1.1 (0.00%)... logprob: 7.156030", "1.1 (0.01%)... logprob: 2.301234", True),
+        ("1.1 (0.00%)... logprob: 7.156030", "1.1 (0.01%)... logprob: 2.3", False),
+        ("step 3, loss 0.5000", "step 4, loss 0.5000", False),
+        ("first\n…\nlast 1.25", "first\nanything\n2\nlast 9.99", True),
+        ("first\nlast", "first\nother\nlast", False),
+        ("[2.681663e-05]", "[1.000000e-03]", True),
+        ("[2.681663e-05]", "[0.001000]", False),
+    ],
+)
+def test_output_is_compared_by_its_form(expected, printed, same):
+    assert bool(form(expected).fullmatch(printed)) == same

@@ -34,6 +34,7 @@ COMMANDS = {
     "when": ("when", "At which nominal times a row is seen."),
     "diff": ("diff", "What differs between two data sets, or two runs."),
     "train": ("train", "Run a recipe, or resume it."),
+    "spread": ("spread", "Mean and spread of runs that differ in their seed."),
     "test": ("test", "Measure a run's model on held-out or other data."),
     "features": ("features", "Write what layers of a run's model put out as a data set."),
     "check-gradients": ("check_gradients", "Compare a recipe's gradients with numeric ones."),

@@ -1,5 +1,6 @@
 """`minibatch train RECIPE --out DIR`: run a recipe, or go on with a run that was stopped or killed."""
 
+import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,7 @@ def train(
         )
         raise typer.Exit(EXIT_CODES[stop.signal] if stop.signal is not None else 1)
     seconds = time.monotonic() - begun
+    draw_curves(out)
     if as_json:
         print_json(as_document(recipe, out, outcome, seconds))
     else:
@@ -166,6 +168,16 @@ def reporters(out: Path, progress: Progress, tensorboard: bool, wandb: bool) -> 
     return Several(*told), callbacks
 
 
+def draw_curves(out: Path) -> None:
+    """Draw the curves of a finished run as OUT/curves.png, as `minibatch show OUT --png` does."""
+    if importlib.util.find_spec("matplotlib") is None:  # a run must not fail for want of a picture
+        return
+    from minibatch.tools.pictures import draw_runs
+    from minibatch.tools.run_files import read_run
+
+    draw_runs(out / "curves.png", [read_run(out)], [out.name])
+
+
 def as_document(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> dict[str, Any]:
     """The result of a finished run for JSON."""
     return {
@@ -198,5 +210,7 @@ def print_result(recipe: str, out: Path, outcome: "Outcome", seconds: float) -> 
     table.add_row("checkpoint", str(outcome.checkpoint))
     if outcome.best_nominal_time is not None:
         table.add_row("best weights", f"those at nominal time {outcome.best_nominal_time:,}")
+    if pictures := sorted(path.name for path in out.glob("*.png")):
+        table.add_row("pictures", ", ".join(pictures))
     table.add_row("time", f"{seconds:.1f} s")
     Console().print(table)

@@ -22,7 +22,7 @@ def device_of(name: str | None) -> torch.device | None:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
-            f"device={name!r}: torch cannot compute there ({reason}); expected auto, cpu, cuda …"
+            f"device={name!r}: torch cannot compute there ({reason}); expected auto, cpu or cuda"
         ) from None
     return device
 

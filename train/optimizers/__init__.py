@@ -13,3 +13,4 @@ from minibatch.train.optimizers.named import optimizer_names as optimizer_names
 from minibatch.train.optimizers.on_top import AdadeltaOnTop as AdadeltaOnTop
 from minibatch.train.optimizers.on_top import AdamOnTop as AdamOnTop
 from minibatch.train.optimizers.on_top import RpropOnTop as RpropOnTop
+from minibatch.train.optimizers.staged import Staged as Staged

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from minibatch.errors import CheckpointError
 from minibatch.train import checkpoint, running, skips, user_code
