@@ -261,3 +261,10 @@ def test_rules_without_names_and_entries_that_nobody_reads_are_refused():
         optimizer("sgd", net, Rule("*.bias", entries={"nestrov": True}), lr=0.1)
     with pytest.raises(ValueError, match="entry 'momentum', which Adamax does not know"):
         optimizer("adamax", net, Rule("*.bias", momentum=0.5), lr=0.1)
+
+
+@pytest.mark.parametrize(("name", "rate"), [("adadelta", 1.0), ("rprop", 0.01), ("adam", 0.001)])
+def test_a_rule_multiplies_the_rate_of_the_class_also_with_momentum_on_top(name, rate):
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    made = optimizer(name, model, Rule("0.*", rate=2.0), momentum=0.9)
+    assert [group["lr"] for group in made.param_groups] == [2 * rate, rate]

@@ -264,7 +264,8 @@ def _on_top(with_velocity: Callable[..., Optimizer], plain: Callable[..., Optimi
     """torch's class, or the one with velocity on top if there is momentum."""
     explicit = _explicit(plain, options)
     if "momentum" in options:
-        return with_velocity, explicit
+        # Said here, because the signature of the class with velocity does not tell what a rule's rate is a multiple of.
+        return with_velocity, {"lr": inspect.signature(plain).parameters["lr"].default, **explicit}
     return plain, {name: value for name, value in explicit.items() if name != "nesterov"}
 
 
