@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
 
+from minibatch.train.errors import TrainingError
+
 
 def owned_parameters(model: nn.Module, optimizers: Sequence[Optimizer]) -> list[dict[str, Tensor]]:
     """The parameters of each optimizer by qualified name, in the optimizer's order.
@@ -89,3 +91,17 @@ def unreached_message(unreached: Mapping[str, Tensor]) -> str:
         f"no term reaches {len(unreached)} trainable parameter{'s' if len(unreached) > 1 else ''}: {shown}; "
         "use them in the forward pass or a loss, set requires_grad to False, or pass check_unreached=False"
     )
+
+
+def check_still_owned(model: nn.Module, owned: Sequence[Mapping[str, Tensor]]) -> None:
+    """Raise TrainingError if the model has trainable parameters that no optimizer had when the Trainer was made.
+
+    Such as those of a layer that was exchanged meanwhile: they would stay as they are, and nobody would notice.
+    """
+    known = {id(parameter) for mine in owned for parameter in mine.values()}
+    strange = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in known]
+    if strange:
+        raise TrainingError(
+            "trainable parameters came into the model after the Trainer was made, and no optimizer has them: "
+            f"{', '.join(strange[:5])}{' …' if len(strange) > 5 else ''}; finish the model first, or make a new Trainer"
+        )

@@ -32,6 +32,7 @@ from minibatch.train.guard import Policy
 from minibatch.train.history import values_of
 from minibatch.train.joint import JointSource
 from minibatch.train.metrics import Measured
+from minibatch.train.ownership import check_still_owned
 from minibatch.train.precision import PrecisionName
 from minibatch.train.progress import announce as print_to_stderr
 from minibatch.train.regularizers import Regularizer
@@ -340,6 +341,8 @@ class Trainer:
     def look(self) -> None:
         """A log point: fetch the values of the last steps, write their lines, and see whether the run can go on."""
         recent, self._unwatched = self._unwatched, []
+        if recent:
+            check_still_owned(self.model, self.owned)
         fetch_all(recent)
         too_many: StepResult | None = None
         for number, result in enumerate(recent, 1):
