@@ -341,8 +341,6 @@ class Trainer:
     def look(self) -> None:
         """A log point: fetch the values of the last steps, write their lines, and see whether the run can go on."""
         recent, self._unwatched = self._unwatched, []
-        if recent:
-            check_still_owned(self.model, self.owned)
         fetch_all(recent)
         too_many: StepResult | None = None
         for number, result in enumerate(recent, 1):
@@ -445,6 +443,7 @@ class Trainer:
             else:
                 self.look()  # what was left out is counted at once
         if result.step % self.log_every == 0:
+            check_still_owned(self.model, self.owned)
             self.look()
 
     def _note(self, result: StepResult) -> None:
