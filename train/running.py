@@ -193,6 +193,8 @@ def run_recipe(
             callbacks=callbacks,
             progress=reporter or False,
             **{name: getattr(config, name) for name in OF_FIT},
+            # Also where nothing asks for checkpoints on the way: a run without its last weights would be for nothing.
+            save_every=config.max_samples if config.save_every is None else config.save_every,
         )
         # Patience is a function of the validations, so a run that it has ended is finished however often it is resumed.
         impatient = config.patience is not None and watch_of(config).stopped(trainer.history) is not None
@@ -288,8 +290,7 @@ OF_TRAINER = (
     "keep_last", "log_every", "foreign_noise", "on_nonfinite", "spikes", "skips", "check_unreached",
 )  # fmt: skip
 OF_FIT = (
-    "validate_every", "validate_first", "save_every", "patience", "min_improvement", "absolute", "watch", "mode",
-    "restore_best",
+    "validate_every", "validate_first", "patience", "min_improvement", "absolute", "watch", "mode", "restore_best",
 )  # fmt: skip
 
 

@@ -111,3 +111,8 @@ def test_a_model_is_moved_to_the_device_of_its_configuration(tmp_path, monkeypat
 def test_a_device_that_is_not_there_is_named(name):
     with pytest.raises(ValueError, match="expected auto, cpu or cuda"):
         device_of(name)
+
+
+def test_the_last_weights_are_saved_also_where_nothing_asks_for_checkpoints(tmp_path, monkeypatch):
+    outcome = run(replace(tiny_recipe.tiny(), save_every=None), tmp_path / "run", monkeypatch)
+    assert outcome.checkpoint.name == "t-000000000106"
