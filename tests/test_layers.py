@@ -27,7 +27,7 @@ LIBRARIES = {
     },
     "tools": {
         *{"numpy", "numba", "pyarrow", "xxhash", "typer", "rich"},
-        *{"torch", "safetensors", "matplotlib", "PIL", "sklearn", "h5py", "crc32c"},
+        *{"torch", "safetensors", "matplotlib", "PIL", "sklearn", "h5py", "crc32c", "pooch"},
     },
 }
 # Other loaders and engines, which tools/peers/ measures where somebody has installed them.

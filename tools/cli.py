@@ -33,6 +33,7 @@ COMMANDS = {
     "at": ("at", "Which rows stand at a nominal time."),
     "when": ("when", "At which nominal times a row is seen."),
     "diff": ("diff", "What differs between two data sets, or two runs."),
+    "recipes": ("recipes", "List the recipes and what they are trained on."),
     "train": ("train", "Run a recipe, or resume it."),
     "spread": ("spread", "Mean and spread of runs that differ in their seed."),
     "test": ("test", "Measure a run's model on held-out or other data."),

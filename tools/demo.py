@@ -227,12 +227,12 @@ def demo(
     run(console, "check", data)
     findings = [strip(data, out / "strip.png")]
 
-    run(console, "train", "digits", "--out", whole)
+    run(console, "train", "demo", "--out", whole)
     steps = len(ledger_of(whole))
-    last = train_and_kill(console, killed, "train", "digits", "--out", killed, at_step=steps // 2)
+    last = train_and_kill(console, killed, "train", "demo", "--out", killed, at_step=steps // 2)
     resumed_at = sorted((killed / "checkpoints").glob("t-*"))[-1].name.removeprefix("t-")
-    run(console, "train", "digits", "--out", killed, "--resume")
-    run(console, "train", "digits", "--out", cut, "--microbatch-size", "13")
+    run(console, "train", "demo", "--out", killed, "--resume")
+    run(console, "train", "demo", "--out", cut, "--microbatch-size", "13")
 
     results = {folder: json.loads((folder / "result.json").read_text()) for folder in (whole, killed, cut)}
     accuracy = float(results[whole]["validation"]["accuracy"])

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minibatch.train.progress import Reporter
     from minibatch.train.running import Outcome
 
-Progress = Literal["line", "convnet", "none"]
+Progress = Literal["line", "convnet", "mindspore", "none"]
 MEASURED_EVERY = 5_000  # samples between measurements of the layers, for --progress convnet; chosen by taste
 
 
@@ -51,12 +51,24 @@ def train(
     ] = None,
     max_samples: Annotated[int | None, typer.Option(help="Nominal time to train to, in samples.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of order, first weights and noise.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of the data sets (default: DIR/data).")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH|fetch",
+            help="Folder of the data sets train and valid (default: DIR/data); or the raw data as they come, an "
+            "archive, file or folder, which are converted into DIR/data first; or the word fetch, which downloads them "
+            "before (a folder of that name is ./fetch). `minibatch recipes NAME` says what a recipe takes.",
+        ),
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the complete configuration as JSON, and train nothing.")
     ] = False,
     progress: Annotated[
-        Progress, typer.Option(help="A line on stderr; the lines of cuda-convnet2 with the scales of all layers; none.")
+        Progress,
+        typer.Option(
+            help="A line on stderr; the lines of cuda-convnet2 with the scales of all layers; those of MindSpore's "
+            "LossMonitor, at each log point and epoch; none."
+        ),
     ] = "line",
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write curves to DIR/tensorboard.")] = False,
     wandb: Annotated[
@@ -74,6 +86,7 @@ def train(
     stopped by Ctrl-C; 143 stopped by SIGTERM.
     """
     require_training("training")
+    from minibatch.tools.recipe_data import made_ready
     from minibatch.train.running import run_recipe
     from minibatch.train.stopping import EXIT_CODES, StopBetweenSteps
 
@@ -94,6 +107,7 @@ def train(
         return
     if out is None:
         raise typer.BadParameter("a run needs a folder", param_hint="--out")
+    folder = made_ready(recipe, out, data, options, resume=resume, quiet=quiet or as_json)
     begun = time.monotonic()
     with StopBetweenSteps() as stop:
         reporter, callbacks = reporters(out, "none" if quiet else progress, tensorboard, wandb)
@@ -102,7 +116,7 @@ def train(
             out,
             options=options,
             resume=resume,
-            data=data,
+            data=folder,
             reporter=reporter,
             callbacks=[*callbacks, stop],
         )
@@ -149,6 +163,7 @@ def show_config(recipe: str, out: Path | None, options: dict[str, Any], *, resum
 
 def reporters(out: Path, progress: Progress, tensorboard: bool, wandb: bool) -> tuple["Reporter", list["Callback"]]:
     """Who is told of a run, and the callbacks that measure for them."""
+    from minibatch.train.callbacks import LossMonitor
     from minibatch.train.monitors import UpdateScales
     from minibatch.train.progress import ConvnetLines, JsonLines, ProgressLine, Several, TensorBoard, WandB
 
@@ -160,6 +175,8 @@ def reporters(out: Path, progress: Progress, tensorboard: bool, wandb: bool) -> 
         scales = UpdateScales(MEASURED_EVERY)
         callbacks.append(scales)
         told.append(ConvnetLines(scales=scales))
+    elif progress == "mindspore":
+        callbacks.append(LossMonitor())
     if tensorboard:
         told.append(TensorBoard(out / "tensorboard"))
     if wandb:

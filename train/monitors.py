@@ -77,6 +77,7 @@ class UpdateScales(Listener):
         self.path = None if path is None else Path(path)
         self.latest: Scales | None = None
         self._lines: Lines | None = None
+        self._order: dict[str, int] = {}
         self._begins = 0  # where the coming step begins
         self._waiting: list[tuple[int, int, list[_Measured]]] = []
         self._measuring: list[_Measured] = []
@@ -90,6 +91,7 @@ class UpdateScales(Listener):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lines = Lines(path)
             self._lines.cut(trainer.step)
+        self._order = {name: place for place, (name, _) in enumerate(trainer.model.named_parameters())}
         self._begins = trainer.nominal_time
         for optimizer, owned in zip(trainer.optimizers, trainer.owned, strict=True):
             self._attach(trainer, optimizer, owned)
@@ -122,15 +124,14 @@ class UpdateScales(Listener):
             return
         values = iter(torch.cat([part.values for _, _, parts in waiting for part in parts], dim=1).T.tolist())
         for step, time, parts in waiting:
-            self.latest = Scales(
-                step=step,
-                nominal_time=time,
-                parameters=tuple(
-                    Scale(name=name, weight=weight / size, change=change / size, grad_norm=norm)
-                    for part in parts
-                    for name, size, (weight, change, norm) in zip(part.names, part.sizes, values, strict=False)
-                ),
-            )
+            found = [
+                Scale(name=name, weight=weight / size, change=change / size, grad_norm=norm)
+                for part in parts
+                for name, size, (weight, change, norm) in zip(part.names, part.sizes, values, strict=False)
+            ]
+            # In the order of the model, however the parameters are grouped in optimizers.
+            found.sort(key=lambda one: self._order.get(one.name, len(self._order)))
+            self.latest = Scales(step=step, nominal_time=time, parameters=tuple(found))
             if self._lines is not None:
                 self._lines.add(json.dumps(document_of(self.latest), allow_nan=False))
             if self.show is not None:

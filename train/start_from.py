@@ -60,7 +60,7 @@ class StartFrom:
                     f"{self.run} has other weights ({self.which}) than this run was configured with: their digest is "
                     f"{found}, and was {self.digest}. Begin with the run as it was, or make the configuration anew"
                 )
-            weights = weights_of(self.run, self.which, averaged=self.averaged)
+            saved = load_model(self.run, which=self.which, averaged=self.averaged)
         except CheckpointError as error:
             raise CheckpointError(f"first weights from another run: {error}") from error
         try:
@@ -70,13 +70,14 @@ class StartFrom:
             raise ValueError(
                 f"StartFrom(into={self.into!r}): {type(model).__name__} has no such module; it has {names}"
             ) from None
+        weights = _tensors(saved.model)
         copied = copy_by_name(weights, part)
         before = f"{self.into}." if self.into else ""
         fresh = [name for name in _tensors(model) if name.removeprefix(before) not in copied or before not in name]
         left = [name for name in weights if name not in copied]
         self.say(
-            f"first weights of {len(copied)} tensors are from {self.run} ({self.which}, digest {found})"
-            f"; fresh: {_listed(fresh)}; not taken: {_listed(left)}"
+            f"first weights of {len(copied)} tensors are from {saved.path} (digest {found}); fresh: {_listed(fresh)}; "
+            f"not taken: {_listed(left)}"
         )
 
 
@@ -117,8 +118,7 @@ def weights_of(
     Traceback (most recent call last):
     minibatch.errors.CheckpointError: runs/base holds no run: it has no config.json
     """
-    model = load_model(run, which=which, averaged=averaged).model
-    return {name: tensor.detach().cpu() for name, tensor in _tensors(model).items()}
+    return {name: t.cpu() for name, t in _tensors(load_model(run, which=which, averaged=averaged).model).items()}
 
 
 def digest_of(run: str | os.PathLike[str], which: Which = "newest", *, averaged: bool | None = None) -> str:

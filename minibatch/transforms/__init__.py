@@ -13,6 +13,10 @@ sample by itself, or, where it has an attribute `neighbourhood`, each neighbourh
 (2, 3)
 """
 
+from minibatch.transforms.boxes import CropWithBoxes as CropWithBoxes
+from minibatch.transforms.boxes import FlipWithBoxes as FlipWithBoxes
+from minibatch.transforms.boxes import PresentClasses as PresentClasses
+from minibatch.transforms.boxes import ResizeBoxes as ResizeBoxes
 from minibatch.transforms.colours import ColorJitter as ColorJitter
 from minibatch.transforms.colours import ColorNoise as ColorNoise
 from minibatch.transforms.colours import Normalize as Normalize
@@ -37,5 +41,7 @@ from minibatch.transforms.operations import apply as apply
 from minibatch.transforms.operations import hull as hull
 from minibatch.transforms.operations import name_operations as name_operations
 from minibatch.transforms.operations import named as named
+from minibatch.transforms.rois import AnchorGrid as AnchorGrid
+from minibatch.transforms.rois import SampleRois as SampleRois
 from minibatch.transforms.sizes import RandomResizedCrop as RandomResizedCrop
 from minibatch.transforms.sizes import Resize as Resize

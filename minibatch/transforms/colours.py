@@ -111,6 +111,8 @@ class ColorNoise:
     with a_j normal of standard deviation `scale`, one for each image and direction. The `form` "alexnet" is that
     (Krizhevsky et al. 2012, section 4.1, where the amounts are the eigenvalues); "cuda-convnet2" then divides by
     1 + scale, and its amounts are the standard deviations along the directions. `color_components` computes both.
+    cuda-convnet2 divides what the mean was taken from. For images that still have theirs, give it as `center`, one
+    number or one per channel: center + (x - center + noise) / (1 + scale).
 
     >>> noise = ColorNoise(vectors=((1, 0, 0), (0, 1, 0), (0, 0, 1)), amounts=(1, 0, 0))
     >>> out = noise({"image": np.zeros((1, 2, 2, 3), np.uint8)}, Draws(7, "noise", np.arange(1)))["image"]
@@ -122,6 +124,7 @@ class ColorNoise:
     amounts: ArrayLike
     scale: float = 0.1
     form: Literal["alexnet", "cuda-convnet2"] = "alexnet"
+    center: ArrayLike = 0.0
     field: str = "image"
 
     def __post_init__(self) -> None:
@@ -136,8 +139,15 @@ class ColorNoise:
         checked_number(self.scale, "ColorNoise(scale=…)", most=math.inf)
         if self.form not in ("alexnet", "cuda-convnet2"):
             raise ValueError(f"ColorNoise(form=…) must be 'alexnet' or 'cuda-convnet2', got {self.form!r}")
+        center = np.array(self.center, np.float64)
+        if center.shape not in ((), vectors.shape[1:]) or not np.isfinite(center).all():
+            raise ValueError(
+                f"ColorNoise(center=…) must be finite: one number, or {vectors.shape[1]}, one per channel; got "
+                f"{self.center!r:.80}"
+            )
         object.__setattr__(self, "vectors", tuple(tuple(vector) for vector in vectors.tolist()))
         object.__setattr__(self, "amounts", tuple(amounts.tolist()))
+        object.__setattr__(self, "center", tuple(center.tolist()) if center.ndim else float(center))
 
     def __call__(self, fields: Fields, draws: Draws) -> Fields:
         images = with_channels(images_of(self, fields, PIXELS))
@@ -152,7 +162,11 @@ class ColorNoise:
         for j, amount in enumerate(np.asarray(self.amounts)):
             # A sum in a fixed order, where a product of matrices may add up otherwise for another n.
             shifts += alphas[:, j, None] * amount * vectors[j]
-        factor = np.float32(1.0 / (1.0 + self.scale) if self.form == "cuda-convnet2" else 1.0)
+        factor = np.float32(1.0)
+        if self.form == "cuda-convnet2":
+            # center + (x - center + noise) / (1 + scale), as one sum and one product.
+            factor = np.float32(1.0 / (1.0 + self.scale))
+            shifts += self.scale * np.asarray(self.center, np.float64)
         out = room(fields[self.field].shape, np.float32)
         line = np.empty(max(1, min(height * width, PIXELS_AT_ONCE)) * channels, np.float32)
         elements = height * width * channels

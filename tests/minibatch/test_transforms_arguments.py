@@ -53,6 +53,11 @@ NAN = float("nan")
         (ColorNoise, {"vectors": [[NAN]], "amounts": [1]}, "must be finite"),
         (ColorNoise, {"vectors": [[1]], "amounts": [1], "scale": -1}, "must be in 0 … inf, got -1"),
         (ColorNoise, {"vectors": [[1]], "amounts": [1], "form": "pca"}, "'alexnet' or 'cuda-convnet2', got 'pca'"),
+        (
+            ColorNoise,
+            {"vectors": [[1]], "amounts": [1], "center": (1, 2)},
+            r"one number, or 1, one per .* got \(1, 2\)",
+        ),
         (ColorJitter, {"contrast": -0.5}, r"ColorJitter\(contrast=…\) must be in 0 …"),
         (Dropout, {"field": "x", "probability": 1.5}, r"Dropout\(probability=…\) must be in 0 … 1, got 1.5"),
         (Dropout, {"field": "x", "probability": 1.0}, "leaves nothing to scale: set scale=False"),

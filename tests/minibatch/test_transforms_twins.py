@@ -108,6 +108,7 @@ def color_noises(draw: Any, shape: tuple[int, ...], dtype: Any) -> ColorNoise:
         amounts=pixels((directions,), np.float64, 4) * 50,
         scale=draw(st.sampled_from([0.0, 0.1, 2.0])),
         form=draw(st.sampled_from(["alexnet", "cuda-convnet2"])),
+        center=draw(st.sampled_from([0.0, 120.0, tuple(pixels((channels,), np.float64, 5) * 9)])),
     )
 
 

@@ -172,10 +172,11 @@ def color_noise(transform: Any, image: np.ndarray, draws: PlainDraws) -> np.ndar
     colour = [0.0] * len(transform.vectors[0])
     for alpha, amount, vector in zip(alphas, transform.amounts, transform.vectors, strict=True):
         colour = [c + alpha * amount * v for c, v in zip(colour, vector, strict=True)]
-    out = coloured(image).astype(f32) + np.array(colour, f32)
-    if transform.form == "cuda-convnet2":
-        out = out * f32(1 / (1 + transform.scale))
-    return out.reshape(image.shape)
+    if transform.form == "alexnet":
+        return (coloured(image).astype(f32) + np.array(colour, f32)).reshape(image.shape)
+    center = np.asarray(transform.center, np.float64)
+    out = center + (coloured(image).astype(np.float64) - center + colour) / (1 + transform.scale)
+    return out.astype(f32).reshape(image.shape)
 
 
 def color_jitter(transform: Any, image: np.ndarray, draws: PlainDraws) -> np.ndarray:

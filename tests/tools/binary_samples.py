@@ -332,7 +332,22 @@ def wav(folder: Path) -> str:
     return str(write_files(folder / "words", files))
 
 
+def voc(folder: Path) -> str:
+    corners = "<xmin>1</xmin><ymin>2</ymin><xmax>{0}</xmax><ymax>4</ymax>"
+    box = f"<object><name>cat</name><bndbox>{corners}</bndbox></object>"
+    xml = [f"<annotation>{''.join(box.format(number + k) for k in range(number))}</annotation>" for number in (1, 0, 3)]
+    return str(
+        write_files(
+            folder / "voc",
+            {
+                **{f"Annotations/{number}.xml": content.encode() for number, content in enumerate(xml)},
+                **{f"JPEGImages/{number}.png": picture(number) for number in range(3)},
+            },
+        )
+    )
+
+
 BINARY_SOURCES = [
     *(mnist, cifar_binary, cifar_pickled, convnet, arrow, huggingface, mds, tfrecord),
-    *(webdataset, webdataset_pattern, hdf5, wav),
+    *(webdataset, webdataset_pattern, hdf5, wav, voc),
 ]

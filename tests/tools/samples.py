@@ -155,6 +155,11 @@ def plain_text(folder: Path) -> str:
     return str(folder / "a.txt")
 
 
+def pronunciations(folder: Path) -> str:
+    (folder / "a.dict").write_text("CAT  K AE1 T\nCAT(1)  K AE0 T\nDOG  D AO1 G\nPIG  P IH1 G\n")
+    return str(folder / "a.dict")
+
+
 # One function per way to give a source: it writes a small one into a folder and returns what to pass to `convert`.
 EVERY_SOURCE: list[Callable[[Path], str]] = [
     npy,
@@ -169,6 +174,7 @@ EVERY_SOURCE: list[Callable[[Path], str]] = [
     libsvm,
     json_lines,
     plain_text,
+    pronunciations,
     bundled,
 ]
 # Formats whose sources mean nothing without options; their own tests give them.

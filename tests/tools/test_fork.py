@@ -21,8 +21,8 @@ def test_a_branch_says_what_is_changed_and_how_to_go_on(past, tmp_path):
     shown = " ".join(result.stdout.split())
     assert f"{out} begins after step 20 of {past.folder}, at nominal time 320" in shown
     assert "options.learning_rate: 0.2 → 0.1" in shown
-    assert f"go on with: minibatch train digits --out {out} --resume" in shown
-    result = run("train", "digits", "--out", out, "--resume", "--quiet")
+    assert f"go on with: minibatch train demo --out {out} --resume" in shown
+    result = run("train", "demo", "--out", out, "--resume", "--quiet")
     assert result.exit_code == 0, result.output
     assert "resumed after step 20" in result.stderr
     assert run("verify-resume", out).exit_code == 0

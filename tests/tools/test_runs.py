@@ -149,7 +149,7 @@ def test_predictions_and_features_are_data_sets(finished, tmp_path):
 
 def test_several_views_of_images(tmp_path):
     out = tmp_path / "digits"
-    assert run("train", "digits", "--out", out, "--max-samples", "320", "--quiet").exit_code == 0
+    assert run("train", "demo", "--out", out, "--max-samples", "320", "--quiet").exit_code == 0
     one = json.loads(run("test", out, "--json").stdout)
     nine = json.loads(run("test", out, "--json", "--multiview", "grid", "--crop", "8").stdout)
     assert (one["views"], nine["views"]) == (1, 9)

@@ -18,7 +18,7 @@ SHORT = ("--max-samples", "640")
 def digits(tmp_path_factory):
     """A finished short run and its folder of data."""
     out = tmp_path_factory.mktemp("train") / "run"
-    result = run("train", "digits", "--out", out, *SHORT)
+    result = run("train", "demo", "--out", out, *SHORT)
     assert result.exit_code == 0, result.output
     return out, result
 
@@ -34,7 +34,7 @@ def test_it_ends_with_a_table_and_the_files(digits):
 
 def test_with_json_the_result_is_one_document(digits):
     out, _ = digits
-    result = run("train", "digits", "--out", out, "--resume", "--json", "--quiet")
+    result = run("train", "demo", "--out", out, "--resume", "--json", "--quiet")
     document = json.loads(result.stdout)
     assert (document["steps"], document["samples"]) == (10, 640)
     assert document["validation"]["accuracy"] > 0
@@ -51,7 +51,7 @@ def test_help_lists_the_options_and_exit_codes():
 
 
 def test_what_is_given_twice_is_refused(tmp_path):
-    result = run("train", "digits", "--out", tmp_path / "run", "--max-samples", "100", "--set", "max_samples=200")
+    result = run("train", "demo", "--out", tmp_path / "run", "--max-samples", "100", "--set", "max_samples=200")
     assert result.exit_code == 1
     assert result.stderr == "error: --max-samples 100 and --set max_samples=200: give one of them\n"
     assert not (tmp_path / "run").exists()
@@ -60,20 +60,20 @@ def test_what_is_given_twice_is_refused(tmp_path):
 def test_a_size_that_follows_a_schedule_and_one_regularizer_are_set_by_hand(digits, tmp_path):
     out, _ = digits
     result = run(
-        "train", "digits", "--out", tmp_path, *SHORT, "--data", out / "data", "--quiet",
+        "train", "demo", "--out", tmp_path, *SHORT, "--data", out / "data", "--quiet",
         "--set", "minibatch_size=Steps((32, 64), borders=(320,))", "--set", "regularizers=WeightL2(coefficient=1e-4)",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     lines = read_ledger(tmp_path)
     assert [line.samples for line in lines] == [32] * 10 + [64] * 5
     assert lines[0].regularizers["weight_l2"] > 0
-    assert run("train", "digits", "--out", tmp_path, "--resume", "--data", out / "data").exit_code == 0
+    assert run("train", "demo", "--out", tmp_path, "--resume", "--data", out / "data").exit_code == 0
 
 
 def test_progress_as_cuda_convnet2_prints_it_and_a_line_of_json_a_report(digits, tmp_path):
     out, _ = digits
     result = run(
-        "train", "digits", "--out", tmp_path, *SHORT, "--data", out / "data", "--progress", "convnet",
+        "train", "demo", "--out", tmp_path, *SHORT, "--data", out / "data", "--progress", "convnet",
         "--set", "validate_every=320", "--set", "log_every=5",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -86,14 +86,14 @@ def test_progress_as_cuda_convnet2_prints_it_and_a_line_of_json_a_report(digits,
     ("arguments", "message"),
     [
         (("digist", "--out", "{new}"), "no recipe 'digist'; did you mean digits?"),
-        (("digits", "--out", "{run}"), "already holds a run (10 steps in its ledger): pass --resume"),
-        (("digits", "--out", "{new}", "--resume"), "holds no run to resume"),
-        (("digits", "--out", "{new}", "--minibatch-size", "0"), "minibatch_size must be at least 1, got 0"),
-        (("digits", "--out", "{new}", "--microbatch-size", "-3"), "microbatch_size must be at least 1, got -3"),
-        (("digits", "--out", "{new}", "--seed", "-1"), "seed must be at least 0, got -1"),
-        (("digits", "--out", "{new}", "--max-samples", "0"), "max_samples must be at least 1, got 0"),
+        (("demo", "--out", "{run}"), "already holds a run (10 steps in its ledger): pass --resume"),
+        (("demo", "--out", "{new}", "--resume"), "holds no run to resume"),
+        (("demo", "--out", "{new}", "--minibatch-size", "0"), "minibatch_size must be at least 1, got 0"),
+        (("demo", "--out", "{new}", "--microbatch-size", "-3"), "microbatch_size must be at least 1, got -3"),
+        (("demo", "--out", "{new}", "--seed", "-1"), "seed must be at least 0, got -1"),
+        (("demo", "--out", "{new}", "--max-samples", "0"), "max_samples must be at least 1, got 0"),
         (
-            ("digits", "--out", "{run}", "--resume", "--seed", "8"),
+            ("demo", "--out", "{run}", "--resume", "--seed", "8"),
             "holds a run with seed 7, which a resume cannot change (given: 8)",
         ),
     ],
@@ -111,7 +111,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_1(digits, tmp_path, argum
 def test_another_cut_gives_the_same_digits_to_rounding(digits, tmp_path):
     out, _ = digits
     result = run(
-        "train", "digits", "--out", tmp_path, *SHORT, "--microbatch-size", "13", "--data", out / "data", "--quiet"
+        "train", "demo", "--out", tmp_path, *SHORT, "--microbatch-size", "13", "--data", out / "data", "--quiet"
     )
     assert result.exit_code == 0
     assert "samples  step" not in result.stderr
@@ -121,7 +121,7 @@ def test_another_cut_gives_the_same_digits_to_rounding(digits, tmp_path):
 
 def test_curves_for_tensorboard_are_written_on_request(digits, tmp_path):
     out, _ = digits
-    run("train", "digits", "--out", tmp_path, *SHORT, "--data", out / "data", "--tensorboard")
+    run("train", "demo", "--out", tmp_path, *SHORT, "--data", out / "data", "--tensorboard")
     assert list((tmp_path / "tensorboard").glob("events*"))
 
 
@@ -133,7 +133,7 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(digits, tmp_path
         "-m",
         "minibatch.tools.cli",
         "train",
-        "digits",
+        "demo",
         "--out",
         str(tmp_path),
         "--data",
@@ -151,12 +151,12 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(digits, tmp_path
         _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert f"stopped by {name} after step" in said
-    assert f"minibatch train digits --out {tmp_path} --data {out / 'data'} --resume" in " ".join(said.split())
+    assert f"minibatch train demo --out {tmp_path} --data {out / 'data'} --resume" in " ".join(said.split())
     assert "Traceback" not in said
     steps = read_ledger(ledger)[-1]
     saved = sorted((tmp_path / "checkpoints").iterdir())[-1]
     assert json.loads((saved / "state.json").read_text())["step"] == steps.step
-    result = run("train", "digits", "--out", tmp_path, "--data", out / "data", "--resume",
+    result = run("train", "demo", "--out", tmp_path, "--data", out / "data", "--resume",
                  "--max-samples", steps.t1 + 640)  # fmt: skip
     assert result.exit_code == 0, result.output
     assert f"resumed after step {steps.step:,}" in result.stderr

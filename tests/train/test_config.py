@@ -14,12 +14,12 @@ from minibatch.train.schedules import Cosine, Warmup
 
 
 def test_everything_becomes_json():
-    config = described(configure("digits", {"seed": 3}))
+    config = described(configure("demo", {"seed": 3}))
     assert json.loads(json.dumps(config)) == config
     assert config["options"]["seed"] == 3
     assert config["terms"][0]["loss"]["function"] == "minibatch.train.losses.classes:cross_entropy"
-    assert config["transforms"] == [{"kind": "minibatch.train.recipes.digits:Shift", "pixels": 1, "field": "image"}]
-    assert config["data"] == "minibatch.train.recipes.digits:prepare"
+    assert config["transforms"] == [{"kind": "minibatch.train.recipes.digits_data:Shift", "pixels": 1, "field": "image"}]
+    assert config["data"] == "minibatch.train.recipes.digits_data:prepare"
 
 
 def test_values_by_kind():

@@ -42,6 +42,22 @@ def test_scales_are_those_of_the_weights_before_and_after_the_step(data):
             assert one.grad_norm == pytest.approx(np.linalg.norm(gradients[scales.step][one.name]), rel=1e-12)
 
 
+def test_parameters_come_in_the_order_of_the_model_however_they_are_grouped(data):
+    model = TwoHeads().double()
+    names = [name for name, _ in model.named_parameters()]
+    biases, weights = ([p for n, p in model.named_parameters() if n.endswith(kind)] for kind in ("bias", "weight"))
+    optimizers = [torch.optim.SGD(biases, lr=0.02), torch.optim.SGD(weights, lr=0.01)]
+    shown = []
+    with make_source(data) as source:
+        trainer = Trainer(model, TERMS, optimizers, source, minibatch_size=9, inputs="x")
+        before = as_numpy(trainer)
+        trainer.fit(max_samples=9, callbacks=[UpdateScales(9, show=shown.append)])
+    assert [one.name for one in shown[0].parameters] == names
+    for one in shown[0].parameters:
+        assert one.weight == pytest.approx(np.abs(before[one.name]).mean(), rel=1e-12)
+        assert one.change == pytest.approx(np.abs(as_numpy(trainer)[one.name] - before[one.name]).mean(), rel=1e-12)
+
+
 def test_values_are_shown_at_log_points_and_the_rest_at_the_end(data):
     shown, seen = [], []
     with make_source(data) as source, make_trainer(source, log_every=4) as trainer:

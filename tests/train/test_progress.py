@@ -113,7 +113,7 @@ def test_training_is_reported_in_the_unit_of_validations_whatever_the_objective_
         assert events.Scalars(f"train/{name}")[0].value == pytest.approx(value, rel=1e-6)
         assert wandb_runs[0].logged[0][f"train/{name}"] == pytest.approx(value, rel=1e-9)
         assert f"{name} {value:.4g}" in line.getvalue().splitlines()[0]
-    assert f"both: {expected['class']:.6f}, {expected['fit']:.6f} (" in convnet.getvalue().splitlines()[0]
+    assert f"both:  {expected['class']:.6f}, {expected['fit']:.6f} (" in convnet.getvalue().splitlines()[0]
 
 
 def test_a_line_is_the_mean_of_all_steps_since_the_line_before(monkeypatch):
@@ -355,7 +355,7 @@ def test_convnet_lines_are_those_of_cuda_convnet(tmp_path):
         trainer.fit(max_samples=81, validate_every=54, save_every=54, progress=lines, callbacks=[scales])
         names = [name for name, _ in trainer.model.named_parameters()]
     shown = re.sub(r"\([\d.]+ sec\)", "(s sec)", file.getvalue()).splitlines()
-    values = r"logprob: \d\.\d{6}, \d\.\d{6}, \d\.\d{6}"
+    values = r"logprob:  \d\.\d{6}, \d\.\d{6}, \d\.\d{6}"
     assert re.fullmatch(rf"1\.0 \(0\.00%\)\.\.\. {values} \(s sec\)", shown[0])
     assert re.fullmatch(rf"1\.1 \(33\.33%\)\.\.\. {values} \(s sec\)", shown[1])
     assert shown[2:4] == ["", "======================Test output======================"]
@@ -373,6 +373,41 @@ def test_convnet_lines_are_those_of_cuda_convnet(tmp_path):
     assert shown[-1] == "=" * 55 + " (s sec)"
 
 
+def test_convnet_lines_say_how_long_steps_and_tests_took(monkeypatch, tmp_path):
+    clock = [100.0]
+    monkeypatch.setattr("minibatch.train.progress.convnet.time.monotonic", lambda: clock[0])
+    file = io.StringIO()
+    lines = ConvnetLines(file=file)
+    tells = (
+        (10, lambda: lines.step(result(640), 0)), (3, lambda: lines.validation(VALIDATION)),
+        (1, lambda: lines.saved(tmp_path)), (6, lambda: lines.step(result(1280), 0)), (0, lines.close),
+    )  # fmt: skip
+    for seconds, tell in tells:
+        clock[0] += seconds
+        tell()
+    assert re.findall(r"\(([\d.]+) sec\)", file.getvalue()) == ["10.000", "4.000", "6.000"]
+
+
+def test_convnet_lines_of_a_resumed_run_have_the_numbers_of_a_whole_one(tmp_path):
+    """53 rows in lines of three steps of 9: also of a line that is cut by a resume, and of a short last one."""
+    data = write(tmp_path / "data")
+
+    def numbers(folder, *stops):
+        found = []
+        for stop in stops:
+            file = io.StringIO()
+            with make_source(data) as source, make_trainer(source, folder=folder, log_every=3) as trainer:
+                trainer.minibatch_size = 9
+                if found:
+                    trainer.restore_from_checkpoint()
+                trainer.fit(max_samples=stop, save_every=9, progress=ConvnetLines(file=file))
+            found.append(re.findall(r"^(\d+\.\d+) \(", file.getvalue(), re.MULTILINE))
+        return found
+
+    assert numbers(tmp_path / "whole", 117) == [["1.0", "1.1", "2.1", "2.2", "3.1"]]
+    assert numbers(tmp_path / "cut", 36, 117) == [["1.0", "1.1"], ["1.1", "2.1", "2.2", "3.1"]]
+
+
 def test_convnet_lines_print_every_term_if_nobody_says_which(tmp_path):
     file = io.StringIO()
     lines = ConvnetLines(file=file)
@@ -380,5 +415,5 @@ def test_convnet_lines_print_every_term_if_nobody_says_which(tmp_path):
     lines.validation(VALIDATION)
     lines.close()
     shown = file.getvalue().splitlines()
-    assert shown[0].startswith("1.9... class: 0.500000 (")
-    assert shown[3] == "accuracy: 0.750000, absent"
+    assert shown[0].startswith("1.9... class:  0.500000 (")
+    assert shown[3] == "accuracy:  0.750000, absent"

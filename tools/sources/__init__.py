@@ -53,7 +53,7 @@ class Options:
     records, so that it can be sent to another process.
     """
 
-    subset: str | None = option(None, "The part to take, such as train: a top folder, a split.")
+    subset: str | None = option(None, "The part to take, such as train: a top folder, a split; of text, first:90%.")
     decode: bool = option(False, "Images: store pixels, not files; all of one shape.")
     format: str | None = option(None, "The format's name, where the file's name does not tell it.")
     type: tuple[str, ...] = option((), "FIELD=DTYPE: the type of a field, such as label=uint8. Repeatable.")
@@ -206,6 +206,15 @@ FORMATS = (
         patterns=True,
     ),
     Format(
+        name="Pascal VOC",
+        example="FOLDER or FILE.tar with Annotations/*.xml and JPEGImages/",
+        suffixes=(".tar", ".tar.gz", ".tgz"),
+        holds=("Annotations/*.xml", "*/Annotations/*.xml", "*/*/Annotations/*.xml"),
+        asks=True,
+        module="voc",
+        takes=("subset",),
+    ),
+    Format(
         name="WebDataset",
         example="FILE.tar, FOLDER of them, FILE-{000..099}.tar",
         suffixes=(".tar", ".tar.gz", ".tgz"),
@@ -276,7 +285,7 @@ FORMATS = (
         example="FILE.txt, FILE.txt.gz",
         suffixes=(".txt", ".txt.gz"),
         module="plain_text",
-        takes=("row_per", "text_as", "row_tokens"),
+        takes=("row_per", "text_as", "row_tokens", "subset"),
     ),
     Format(
         name="tokens",
@@ -284,6 +293,12 @@ FORMATS = (
         suffixes=(".bin",),
         module="token_file",
         takes=("dtype", "end_of_text", "row_tokens"),
+    ),
+    Format(
+        name="pronunciations",
+        example="FILE.dict, cmudict-0.7b",
+        suffixes=(".dict", "cmudict", "cmudict.train", "cmudict.test", "cmudict[-.]0.[0-9]*"),
+        module="pronunciations",
     ),
     Format(name="scikit-learn", example="sklearn:digits", prefix="sklearn:", module="bundled"),
 )

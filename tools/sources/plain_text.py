@@ -10,6 +10,10 @@ Lines come without their ends (a newline, or one behind a carriage return), empt
 between blank lines, a file everything in it. `--row-tokens N` lays all files end to end, as they are, and cuts them in
 rows of N bytes or characters, the last one shorter. Rows per file of a folder have the field `file` beside them. What
 is not UTF-8 is a bad record. A folder needs `--format text`; hidden files in it are left out.
+
+`--subset first:90%` and `--subset last:10%` part a text by position, as `first:5000` and `last:5000` do: in bytes or
+characters with `--row-tokens`, in rows without, and rounded so that `first:P%` and `last:(100 - P)%` are all of it and
+share nothing. The vocabulary is that of the whole text in either part, so that both have the same numbers.
 """
 
 from __future__ import annotations
@@ -18,9 +22,11 @@ import dataclasses
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +39,8 @@ from minibatch.tools.sources.text_lines import blocks, offsets_of, opened
 
 ROWS = ("line", "paragraph", "file")
 FORMS = ("text", "bytes", "characters")
+PART = re.compile(r"(first|last):(?:(\d+)|(\d+(?:\.\d+)?)%)")
+T = TypeVar("T", "Rows", NDArray[Any])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,6 +50,12 @@ class Rows:
     file: str
     texts: Sequence[bytes]
     lines: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, place: slice) -> Rows:
+        return Rows(file=self.file, texts=self.texts[place], lines=self.lines[place])
 
 
 def open_source(text: str, options: Options) -> TextSource:
@@ -55,6 +69,8 @@ def open_source(text: str, options: Options) -> TextSource:
             raise ValueError(f"--row-tokens {options.row_tokens}: expected at least 1")
         if form == "text" or options.row_per is not None:
             raise ValueError("--row-tokens cuts bytes or characters: give --text-as bytes or characters, no --row-per")
+    if options.subset is not None:
+        part_of(options.subset, 0)  # what makes no sense is refused before all is read
     names = folder_files(text) if os.path.isdir(text) else [""]
     source = TextSource(
         path=text,
@@ -63,12 +79,29 @@ def open_source(text: str, options: Options) -> TextSource:
         form=form,
         row_tokens=options.row_tokens,
         vocabulary=np.zeros(0, np.uint32),
-        rows=0,
+        part=(0, 0),
         options=options,
     )
     if form == "characters":
         source = dataclasses.replace(source, vocabulary=source.characters())
-    return dataclasses.replace(source, rows=source.count_rows())
+    total = source.count()
+    part = (0, total) if options.subset is None else part_of(options.subset, total)
+    return dataclasses.replace(source, part=part)
+
+
+def part_of(subset: str, total: int) -> tuple[int, int]:
+    """Where the part of a text begins and ends, of `total` rows, bytes or characters.
+
+    >>> part_of("first:90%", 1001), part_of("last:10%", 1001), part_of("last:7", 1001)
+    ((0, 900), (900, 1001), (994, 1001))
+    """
+    found = PART.fullmatch(subset)
+    share = Decimal(found[3]) if found and found[3] else Decimal(0)
+    if not found or not (0 < share <= 100 or int(found[2] or 0) > 0):
+        raise ValueError(f"--subset {subset}: expected first:90%, last:10%, first:5000 or last:5000 of a text")
+    if found[1] == "first":
+        return 0, int(total * share / 100) if found[3] else min(total, int(found[2]))
+    return int(total * (100 - share) / 100) if found[3] else max(0, total - int(found[2])), total
 
 
 def folder_files(path: str) -> list[str]:
@@ -85,7 +118,8 @@ def folder_files(path: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextSource:
-    """The text of one file, or of the files `names` of a folder."""
+    """The text of one file, or of the files `names` of a folder: the `part` from one place up to another, in rows, or
+    in bytes or characters where those are cut end to end."""
 
     path: str
     names: Sequence[str]
@@ -93,8 +127,13 @@ class TextSource:
     form: str
     row_tokens: int | None
     vocabulary: NDArray[np.uint32]
-    rows: int
+    part: tuple[int, int]
     options: Options
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, bad ones counted."""
+        return -(-(self.part[1] - self.part[0]) // (self.row_tokens or 1))
 
     @property
     def metadata(self) -> Mapping[str, Mapping[str, str]]:
@@ -106,20 +145,20 @@ class TextSource:
         files = f"{len(self.names):,} files of text" if len(self.names) > 1 else "text"
         cut = f"a row per {self.row_per}" if self.row_tokens is None else f"in rows of {self.row_tokens:,}"
         held = {"text": "", "bytes": ", as bytes", "characters": f", as {len(self.vocabulary):,} different characters"}
-        return f"{files}, {cut}{held[self.form]}"
+        part = "" if self.options.subset is None else f", {self.options.subset.replace(':', ' ')} of it"
+        return f"{files}, {cut}{held[self.form]}{part}"
 
     @property
     def files(self) -> Iterator[str]:
         """The paths of the files."""
         return (os.path.join(self.path, name) if name else self.path for name in self.names)
 
-    def count_rows(self) -> int:
-        """How many rows there are, bad ones counted."""
+    def count(self) -> int:
+        """How many rows there are in the whole text, bad ones counted; bytes or characters, if it is cut in those."""
         if self.row_per == "file":
             return len(self.names)
         if self.row_tokens is not None:
-            total = sum(len(piece) for piece in self.stream())
-            return -(-total // self.row_tokens)
+            return sum(len(piece) for piece in self.stream())
         return sum(len(rows.texts) for rows in self.raw_rows())
 
     def raw_rows(self) -> Iterator[Rows]:
@@ -183,10 +222,10 @@ class TextSource:
 
     def batches(self) -> Iterator[Piece]:
         if self.row_tokens is not None:
-            for values, offsets in cut(self.stream(), self.row_tokens):
+            for values, offsets in cut(between(self.stream(), *self.part), self.row_tokens):
                 yield {"text": Ragged(values, offsets)}
             return
-        for rows in self.raw_rows():
+        for rows in between(self.raw_rows(), *self.part):
             column, places = self.column(rows)
             if places:
                 named = self.row_per == "file" and self.names != [""]
@@ -251,6 +290,22 @@ def paragraphs_in(file: str) -> Iterator[Rows]:
 def file_in(file: str) -> Iterator[Rows]:
     """A whole file as one row."""
     yield Rows(file=file, texts=[b"".join(block for _, block in blocks(file, completed=False))], lines=[1])
+
+
+def between(pieces: Iterable[T], begin: int, end: int) -> Iterator[T]:
+    """What lies from `begin` up to `end` in `pieces` that are laid end to end; nothing is read beyond it.
+
+    >>> [part.tolist() for part in between([np.arange(4), np.arange(4, 6), np.arange(6, 9)], 3, 7)]
+    [[3], [4, 5], [6]]
+    """
+    place = 0
+    for piece in pieces:
+        part = piece[max(0, begin - place) : max(0, end - place)]
+        place += len(piece)
+        if len(part):
+            yield part
+        if place >= end:
+            return
 
 
 def cut(pieces: Iterator[NDArray[Any]], size: int) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:

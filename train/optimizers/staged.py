@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from zlib import crc32
 
 from torch import Tensor
 from torch.optim import Optimizer
@@ -22,8 +23,8 @@ class Staged(Optimizer):
     anywhere. So may what the stages have schedules of in their own groups, each of which sees the time since its
     stage began. The rates are those of the stages: a Trainer's schedule for this optimizer would have no effect.
 
-    State: that of the stage whose turn it is, and for every parameter "stage", the stage that it is of. State of
-    another stage is dropped when a stage makes its first step.
+    State: that of the stage whose turn it is, and for every parameter "stage", a number that stands for the place and
+    the class of the optimizer that it is of. What is of another one is dropped when a stage makes its first step.
     Raises ValueError for stages that do not fit together, or that need what only the Trainer could give them: curvature
     (ESGD), entries of rates.py other than schedules, steps on the device (fused, capturable).
 
@@ -44,30 +45,31 @@ class Staged(Optimizer):
         self.stages = tuple(stages)
         checked_borders("Staged", "stages", len(self.stages), borders)
         _check(self.stages)
+        self._marks = [crc32(f"{place} {type(stage).__qualname__}".encode()) for place, stage in enumerate(self.stages)]
         groups = [_joined([stage.param_groups[i] for stage in self.stages], borders, self.stages)
                   for i in range(len(self.stages[0].param_groups))]  # fmt: skip
         super().__init__(groups, {})
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update by the stage whose turn it is; what `closure` returned, if there is one."""
-        stage = int(self.param_groups[0][STAGE])
-        turn = self.stages[stage]
+        place = int(self.param_groups[0][STAGE])
+        turn, mark = self.stages[place], self._marks[place]
         for group, mine in zip(self.param_groups, turn.param_groups, strict=True):
             for entry in group["schedules"]:
                 if entry in mine and isinstance(mine[entry], Tensor):
                     mine[entry].fill_(group[entry])
                 elif entry in mine:
                     mine[entry] = group[entry]
-        # The label is out of the way while the stage works: torch's optimizers take an empty state for a new one.
+        # The mark is out of the way while the stage works: torch's optimizers take an empty state for a new one.
         for state in self.state.values():
-            if state.pop(STAGE, stage) != stage:
+            if state.pop(STAGE, mark) != mark:
                 state.clear()
         turn.state = self.state
         try:
             return turn.step(closure)
         finally:
             for state in self.state.values():
-                state[STAGE] = stage
+                state[STAGE] = mark
 
 
 def _joined(groups: Sequence[dict[str, Any]], borders: Sequence[int], stages: Sequence[Optimizer]) -> dict[str, Any]:

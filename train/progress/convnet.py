@@ -1,8 +1,8 @@
 """Progress as cuda-convnet2 prints it.
 
-1.0 (0.00%)... logprob: 7.156030, 1.000000, 0.995768 (8.428 sec)
+1.0 (0.00%)... logprob:  7.156030, 1.000000, 0.995768 (8.428 sec)
 ======================Test output======================
-logprob: 5.305025, 0.938802, 0.819987
+logprob:  5.305025, 0.938802, 0.819987
 -------------------------------------------------------
 Layer 'conv1' weights[0]: 7.898808e-03 [2.681663e-05] [3.395022e-03]
 Layer 'conv1' biases: 2.679429e-04 [8.097122e-07]
@@ -57,15 +57,15 @@ class ConvnetLines:
         self.scales = scales
         self.file = sys.stdout if file is None else file
         self._rows = 0
-        self._batch: int | None = None
-        self._epoch = 0
-        self._log_samples = 0
-        self._test_began = 0.0
+        self._line = 0  # samples from one log point to the next, 0 if they differ
         self._last = time.monotonic()
+        self._tested = self._last  # when the last test, and what was saved after it, was over
         self._open = False
 
     def begin(self, trainer: "Trainer", target: int) -> None:
         self._rows = rows_of(trainer) or 0
+        size = trainer.minibatch_size
+        self._line = 0 if callable(size) else trainer.log_every * size
         self._last = time.monotonic()
 
     def step(self, result: StepResult, target: int) -> None:
@@ -75,12 +75,14 @@ class ConvnetLines:
         self._close_test()
         began = results[0].interval[0]
         samples = results[-1].interval[1] - began
-        # From where the line begins alone, so that a resumed run counts on.
-        epoch, inside = divmod(began, self._rows) if self._rows else (0, began)
+        # From nominal time alone, so that the first line of a resumed run has the number that it has in a whole one.
+        line = self._line or samples
+        first = began - began % line if self._line else began
+        epoch, inside = divmod(first, self._rows) if self._rows else (0, first)
         share = f" ({100 * began / target:.2f}%)" if target else ""
         now = time.monotonic()
         self._print(
-            f"{epoch + 1}.{-(-inside // samples)}{share}... {self._values(means(results))} ({now - self._last:.3f} sec)"
+            f"{epoch + 1}.{-(-inside // line)}{share}... {self._values(means(results))} ({now - self._last:.3f} sec)"
         )
         self._last = now
 
@@ -94,11 +96,13 @@ class ConvnetLines:
                 self._print("-" * WIDTH)
                 self._print("\n".join(convnet_lines(self.scales.latest)))
         self._open = True
+        self._tested = time.monotonic()
 
     def saved(self, path: Path) -> None:
         if self._open:
             self._print("-" * WIDTH)
         self._print(f"Saved checkpoint to {path}")
+        self._tested = time.monotonic()
 
     def close(self) -> None:
         self._close_test()
@@ -106,9 +110,8 @@ class ConvnetLines:
     def _close_test(self) -> None:
         """The line beneath a test, once what belongs to it is printed."""
         if self._open:
-            now = time.monotonic()
-            self._print(f"{'=' * WIDTH} ({now - self._last:.3f} sec)")
-            self._last = now
+            self._print(f"{'=' * WIDTH} ({self._tested - self._last:.3f} sec)")
+            self._last = self._tested
             self._open = False
 
     def _values(self, found: Mapping[str, float | None]) -> str:
@@ -117,7 +120,7 @@ class ConvnetLines:
         parts = []
         for cost, wanted in costs.items():
             values = [found[name] for name in wanted if name in found]
-            parts.append(f"{cost}: " + ", ".join("absent" if v is None else f"{v:.6f}" for v in values))
+            parts.append(f"{cost}:  " + ", ".join("absent" if v is None else f"{v:.6f}" for v in values))
         return "  ".join(parts)
 
     def _print(self, text: str) -> None:

@@ -11,10 +11,9 @@ from importlib import import_module
 from inspect import Parameter
 from typing import Any, Protocol
 
-from minibatch.train import overrides, user_code
+from minibatch.train import overrides, typed_values, user_code
 from minibatch.train.config import RunConfig, described
 from minibatch.train.named_calls import arguments_of, nearest
-from minibatch.train.typed_values import converted
 
 
 class Recipe(Protocol):
@@ -29,9 +28,12 @@ RECIPES = {
     "charlm": "charlm",
     "cifar10": "cifar10",
     "cifar10_fast": "cifar10_fast",
+    "demo": "demo",
     "detection": "detection",
     "digits": "digits",
     "digits_autoencoder": "digits_autoencoder",
+    "digits_few_labels": "digits_autoencoder",
+    "g2p": "g2p",
     "imagenet": "imagenet",
     "joint": "joint",
     "lenet": "lenet",
@@ -39,6 +41,7 @@ RECIPES = {
     "multitask": "multitask",
     "step_by_step": "step_by_step",
     "transfer": "transfer",
+    "transfer_base": "transfer",
     "weighted": "weighted",
 }
 
@@ -48,7 +51,7 @@ def find(name: str) -> Recipe:
 
     >>> find("digist")
     Traceback (most recent call last):
-    ValueError: there is no recipe 'digist'; did you mean digits? All recipes: digits
+    ValueError: there is no recipe 'digist'; did you mean digits? All recipes: ...
     """
     return _found(name)[0]
 
@@ -70,7 +73,7 @@ def configure(name: str, changes: Mapping[str, Any]) -> RunConfig:
     texts, or values of their own, checked against annotations: see `overrides`. The result has `recipe`, all `options`
     and the changes as `set`. Raises ValueError with the nearest names for what is not there.
 
-    >>> config = configure("digits", {"seed": 3, "schedules.0.then.last": "0.01"})
+    >>> config = configure("demo", {"seed": 3, "schedules.0.then.last": "0.01"})
     >>> config.seed, config.schedules[0].then.last, config.set
     (3, 0.01, {'seed': 3, 'schedules.0.then.last': 0.01})
     """
@@ -83,13 +86,13 @@ def configure(name: str, changes: Mapping[str, Any]) -> RunConfig:
         if first in known:
             hint = known[first][0]
             if not rest:
-                options[first] = converted(value, hint, f"option {first} of the recipe {name}")
+                options[first] = typed_values.converted(value, hint, f"option {first} of the recipe {name}")
             elif first in options:
                 options[first] = overrides.changed(options[first], rest, value, hint=hint, full=path)
             else:
                 raise ValueError(f"{path}: the recipe {name} has no default for {first}, so set it as a whole first")
         elif others and not rest and first not in RunConfig.__dataclass_fields__:
-            options[first] = converted(value, Any, first)
+            options[first] = typed_values.converted(value, Any, first)
         else:
             later[path] = value
     fields = [field for field in RunConfig.__dataclass_fields__ if field not in MADE_HERE]

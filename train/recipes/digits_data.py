@@ -16,8 +16,6 @@ from minibatch.train.config import Prepared
 from minibatch.transforms import Fields, named
 
 HELD_OUT = 0.2
-CLASSES = 10
-PIXELS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +48,21 @@ def prepare(folder: Path) -> Prepared:
     Fields: image float32 (8, 8) from 0 to 1; label int64, the digit.
     """
     train, valid = folder / "train", folder / "valid"
-    missing = [path for path in (train, valid) if not _is_there(path)]
+    missing = [path for path in (train, valid) if not is_there(path)]
     if missing:
         images, labels = load()
-        held_out = rng.uniform(rng.key(0, "digits.held out"), np.arange(len(labels))) < HELD_OUT
+        apart = held_out(len(labels))
         for path in missing:
-            chosen = held_out if path == valid else ~held_out
+            chosen = apart if path == valid else ~apart
             with DatasetWriter(path, source="sklearn.datasets.load_digits") as writer:
                 writer.write({"image": images[chosen], "label": labels[chosen]})
     return Prepared(train=train, valid=valid)
+
+
+def held_out(rows: int) -> NDArray[np.bool_]:
+    """Which of the digits are held out: bool (rows,)."""
+    chosen: NDArray[np.bool_] = rng.uniform(rng.key(0, "digits.held out"), np.arange(rows)) < HELD_OUT
+    return chosen
 
 
 def load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -74,7 +78,7 @@ def load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return (bunch.images / 16.0).astype(np.float32), bunch.target.astype(np.int64)
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     """Whether a complete data set is at `path`; an unfinished one is written anew, a damaged one is an error."""
     if not path.exists():
         return False

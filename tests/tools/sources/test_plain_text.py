@@ -73,6 +73,36 @@ def test_rows_of_a_size_end_to_end_are_the_file(text):
         assert open_source(path, Options(text_as="characters", row_tokens=size)).rows == len(by_characters)
 
 
+@pytest.mark.parametrize("size", [1, 7, 2**23])
+def test_the_parts_of_a_text_are_all_of_it_and_have_one_vocabulary(size, text, monkeypatch):
+    monkeypatch.setattr(sources, "PIECE_BYTES", size)
+    path = text(TEXT)
+    for share in (0.5, 10, 33, 62.5, 90):
+        first, last = f"first:{share}%", f"last:{100 - share}%"
+        for row_tokens in (1, 4, 1000):
+            begin, end = (spelled(path, row_tokens=row_tokens, subset=part) for part in (first, last))
+            assert "".join(begin) == TEXT[: int(len(TEXT) * share / 100)]
+            assert "".join(begin + end) == TEXT
+        for form in ("text", "bytes"):
+            parts = [rows(path, subset=part, text_as=form) for part in (first, last)]
+            assert parts[0] + parts[1] == rows(path, text_as=form)
+            assert len(parts[0]) == int(7 * share / 100)
+    whole = open_source(path, Options(text_as="characters"))
+    for subset in ("first:1", "last:1"):
+        part = open_source(path, Options(text_as="characters", subset=subset))
+        assert (part.metadata, part.rows, whole.rows) == (whole.metadata, 1, 7)
+    assert rows(path, subset="last:2") == [" ", "f"]
+    assert rows(path, subset="first:100") == EXPECTED["line"]
+    assert "first 90% of it" in open_source(path, Options(subset="first:90%")).describe()
+
+
+def test_a_bad_row_of_another_part_is_nobodys_fault(text):
+    path = text(b"a\nb\n\xff\n")
+    assert rows(path, subset="first:2") == ["a", "b"]
+    with pytest.raises(ValueError, match="line 3: it is not UTF-8"):
+        rows(path, subset="last:1")
+
+
 @given(st.text(alphabet="ab ä\n\r\u2028\x85😀", max_size=40), st.sampled_from([1, 5, 40, 2**23]), st.integers(1, 9))
 @settings(max_examples=100, deadline=None)
 def test_every_text_is_cut_at_newlines_and_nowhere_else(tmp_path_factory, content, size, row):
@@ -135,6 +165,10 @@ def test_a_folder_gives_its_files_in_sorted_order_with_their_names(tmp_path):
         ({"row_tokens": 4}, "give --text-as bytes or characters, no --row-per"),
         ({"row_tokens": 4, "text_as": "bytes", "row_per": "line"}, "no --row-per"),
         ({"row_tokens": 0, "text_as": "bytes"}, "expected at least 1"),
+        ({"subset": "train"}, "--subset train: expected first:90%, last:10%"),
+        ({"subset": "first:0%"}, "--subset first:0%: expected"),
+        ({"subset": "last:101%"}, "--subset last:101%: expected"),
+        ({"subset": "last:0"}, "--subset last:0: expected"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, said, text):

@@ -68,7 +68,7 @@ def test_what_is_not_there_or_does_not_fit_is_refused(changes, message):
 
 
 def test_a_field_that_is_an_option_too_is_set_by_the_recipe():
-    config = configure("digits", {"max_samples": "5000"})
+    config = configure("demo", {"max_samples": "5000"})
     assert config.max_samples == 5000
     assert config.schedules[0].then.samples == 5000
 

@@ -1,4 +1,4 @@
-"""Small finished runs to travel in: by hand, with everything a step can have, and by the recipe of the digits."""
+"""Small finished runs to travel in: by hand, with everything a step can have, and by the recipe `demo` on the digits."""
 
 import shutil
 from functools import partial
@@ -39,13 +39,13 @@ def digits(path: Path, *, data=None, **options) -> Past:
         "log_every": 10,
         **options,
     }
-    run_recipe("digits", path, options=chosen, data=data, say=lambda text: None)
+    run_recipe("demo", path, options=chosen, data=data, say=lambda text: None)
     return Past(path, data=data)
 
 
 def resumed(folder: Path, **options) -> Past:
     """The run gone on with, after changes of its options."""
-    run_recipe("digits", folder, options=options, resume=True, say=lambda text: None)
+    run_recipe("demo", folder, options=options, resume=True, say=lambda text: None)
     return Past(folder)
 
 

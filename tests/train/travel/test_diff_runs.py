@@ -118,9 +118,9 @@ def test_a_run_that_was_killed_and_resumed_is_the_one_that_was_not(recipe, tmp_p
     def stop(trainer, result):
         return "enough" if result.step == 23 else None
 
-    run_recipe("digits", out, options={**options, "keep_last": None}, data=recipe.folder / "data", callbacks=[stop],
+    run_recipe("demo", out, options={**options, "keep_last": None}, data=recipe.folder / "data", callbacks=[stop],
                say=lambda text: None)  # fmt: skip
-    run_recipe("digits", out, options={}, data=recipe.folder / "data", resume=True, say=lambda text: None)
+    run_recipe("demo", out, options={}, data=recipe.folder / "data", resume=True, say=lambda text: None)
     found = diff_runs(recipe, Past(out, data=recipe.folder / "data"))
     assert not found.any
     assert found.configuration == ()

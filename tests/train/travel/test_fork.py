@@ -19,7 +19,7 @@ def past(tmp_path_factory):
 
 
 def trained(out):
-    run_recipe("digits", out, options={}, resume=True, say=lambda text: None)
+    run_recipe("demo", out, options={}, resume=True, say=lambda text: None)
     return Past(out)
 
 

@@ -253,7 +253,7 @@ def test_each_step_has_the_configuration_of_its_time(tmp_path):
     past = digits(run, max_samples=480)
     from minibatch.train.running import run_recipe
 
-    run_recipe("digits", run, options={"max_samples": 800, "learning_rate": 0.05}, resume=True, say=lambda text: None)
+    run_recipe("demo", run, options={"max_samples": 800, "learning_rate": 0.05}, resume=True, say=lambda text: None)
     assert replay(past, 25).exact  # with the rate of then, which nothing but a checkpoint says
     assert replay(past, 45).exact
 

@@ -122,7 +122,7 @@ def test_a_run_of_a_recipe_is_verified_from_its_folder_alone(tmp_path):
 def test_steps_before_a_resume_are_run_with_what_was_set_then(tmp_path):
     past = digits(tmp_path / "run", max_samples=480)
     run_recipe(
-        "digits", past.folder, options={"max_samples": 800, "learning_rate": 0.01}, resume=True, say=lambda text: None
+        "demo", past.folder, options={"max_samples": 800, "learning_rate": 0.01}, resume=True, say=lambda text: None
     )
     past = Past(past.folder)
     for at in (30, 40, 50):

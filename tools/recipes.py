@@ -1,0 +1,72 @@
+"""`minibatch recipes`: which recipes there are, what each is trained on and where that comes from; or one's whole
+documentation."""
+
+import importlib
+import inspect
+from typing import Annotated, Any
+
+import typer
+
+from minibatch.tools.run_options import require_training
+from minibatch.tools.screen import print_json
+
+
+def recipes(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Print the documentation of this recipe.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """List the recipes with their data, or print one's documentation: its commands, what it shows, what to expect."""
+    require_training("recipes")
+    from minibatch.train.recipes import RECIPES, find, origins
+
+    if name is not None:
+        find(name)  # an unknown name is an error with the nearest ones
+        if as_json:
+            print_json(entry(name))
+            return
+        print(documentation(name))
+        lines = origins.ways(name)
+        print("\n".join(["", "The data:", *(f"    {line}" for line in lines)]) if lines else "", end="\n" * bool(lines))
+        return
+    entries = [entry(each) for each in sorted(RECIPES)]
+    if as_json:
+        print_json(entries)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ("recipe", "what", "data", "from"):
+        table.add_column(column, no_wrap=column == "recipe", overflow="fold")
+    for each in entries:
+        table.add_row(each["recipe"], each["what"], ", ".join(each["data"]), "\n".join(each["from"]))
+    Console().print(table)
+    print("minibatch recipes NAME prints the documentation of one, minibatch train NAME --out DIR runs it")
+
+
+def entry(name: str) -> dict[str, Any]:
+    """What the list says of a recipe."""
+    from minibatch.train.recipes import origins
+
+    used = origins.used_by(name)
+    return {
+        "recipe": name,
+        "what": documentation(name).partition("\n")[0],
+        "data": list(used),
+        "from": [one.page for one in used.values()],
+        "fetch": [called for called, one in used.items() if one.downloads],
+        "licence": [one.licence for one in used.values()],
+        "cite": [one.cite for one in used.values()],
+    }
+
+
+def documentation(name: str) -> str:
+    """The docstring of a recipe's file; of its function, where that is not the one the file is named after."""
+    from minibatch.train.recipes import RECIPES
+
+    module = importlib.import_module(f"minibatch.train.recipes.{RECIPES[name]}")
+    of = module if RECIPES[name] == name else getattr(module, name)
+    return inspect.cleandoc(of.__doc__ or "")

@@ -1,0 +1,198 @@
+"""Images through a convolutional autoencoder: pooling that notes where maxima stood, unpooling and deconvolution.
+
+    minibatch convert cifar10-jpg.tar.gz data/cifar10/train --subset train --decode
+    minibatch convert cifar10-jpg.tar.gz data/cifar10/valid --subset test --decode
+    minibatch train autoencoder --data data/cifar10 --out runs/autoencoder
+
+On scikit-learn's digits, which need no conversion: `--set images=digits`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from minibatch import MinibatchSource
+from minibatch.batch import Batch
+from minibatch.errors import require
+from minibatch.models.unpooling_autoencoder import UnpoolingAutoencoder
+from minibatch.train.batches import TensorBatch
+from minibatch.train.config import RunConfig
+from minibatch.train.finished import Finished
+from minibatch.train.losses import binary_cross_entropy, mse
+from minibatch.train.metrics import Metric
+from minibatch.train.recipes import digits_data
+from minibatch.train.recipes.converted import converted
+from minibatch.train.schedules import Cosine, Warmup
+from minibatch.train.terms import Term
+
+LossName = Literal["mse", "rmse", "bce"]
+SHOWN = 12  # images of the picture
+MOST = 10_000  # training images that the principal components are of
+FLOOR = 1e-12  # under the root of "rmse", whose gradient is infinite at 0
+
+
+def autoencoder(
+    *,
+    images: Literal["cifar10", "digits"] = "cifar10",
+    maps: tuple[int, ...] = (32, 16),
+    windows: tuple[int, ...] = (2, 2),
+    kernel: int = 5,
+    loss: LossName = "mse",
+    seed: int = 7,
+    minibatch_size: int = 16,
+    microbatch_size: int | None = None,
+    max_samples: int = 150_000,
+    learning_rate: float = 5e-3,
+    threads: int | None = 2,
+) -> RunConfig:
+    """The configuration of a run; sizes in samples.
+
+    maps, windows: of each stage, see `UnpoolingAutoencoder`. loss: per image, "mse", the mean of the pixels' squared
+    errors; "rmse", its root, as CNTK trains; "bce", the mean of their binary cross entropies, for which the net gives
+    logits.
+
+    >>> autoencoder(images="digits", windows=(2, 2)).model(seed=1)(torch.zeros(5, 1, 8, 8)).shape
+    torch.Size([5, 1, 8, 8])
+    """
+    digits = images == "digits"
+    return RunConfig(
+        model=partial(UnpoolingAutoencoder, channels=1 if digits else 3, maps=maps, windows=windows, kernel=kernel),
+        inputs=reconstructed,
+        terms=(Term(loss, partial(LOSSES[loss])),),
+        metrics=tuple(Metric(name, partial(measured, of=loss, by=name)) for name in ("mse", "rmse") if name != loss),
+        optimizers=partial(adam, learning_rate=learning_rate),
+        schedules=(Warmup(samples=max_samples // 50, then=Cosine(learning_rate, samples=max_samples)),),
+        data=digits_data.prepare if digits else partial(converted, "autoencoder"),
+        report=partial(report, loss=loss),
+        device="auto",
+        seed=seed,
+        minibatch_size=minibatch_size,
+        microbatch_size=microbatch_size,
+        max_samples=max_samples,
+        validate_every=max(1, max_samples // 5),
+        save_every=max(1, max_samples // 5),
+        threads=threads,
+    )
+
+
+def adam(model: nn.Module, *, learning_rate: float) -> torch.optim.Optimizer:
+    """Adam; `foreach` is named, because torch's choice depends on the device."""
+    return torch.optim.Adam(model.parameters(), lr=learning_rate, foreach=True)
+
+
+def pixels(batch: Mapping[str, Any]) -> Tensor:
+    """The images as float32 from 0 to 1, (n, channels, height, width)."""
+    images: Tensor = batch["image"]
+    images = images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return images if images.is_floating_point() else images.float() / 255.0
+
+
+def reconstructed(model: nn.Module, batch: TensorBatch) -> Tensor:
+    """What the model makes of the images."""
+    outputs: Tensor = model(pixels(batch))
+    return outputs
+
+
+def squared(outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """The mean squared error of each image: (n,)."""
+    return mse(outputs, pixels(batch))
+
+
+def rooted(outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """The root of the mean squared error of each image: (n,)."""
+    return (squared(outputs, batch) + FLOOR).sqrt()
+
+
+def crossed(outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """The mean binary cross entropy of the pixels of each image, of logits: (n,)."""
+    return binary_cross_entropy(outputs, pixels(batch))
+
+
+LOSSES: dict[str, Callable[[Tensor, Mapping[str, Any]], Tensor]] = {"mse": squared, "rmse": rooted, "bce": crossed}
+
+
+def as_pixels(outputs: Tensor, loss: LossName) -> Tensor:
+    """Reconstructions of what a net gives that was trained with `loss`."""
+    return outputs.sigmoid() if loss == "bce" else outputs
+
+
+def measured(outputs: Tensor, batch: TensorBatch, *, of: LossName, by: str) -> Tensor:
+    """An error of the reconstructions, whatever the net was trained with: (n,)."""
+    return LOSSES[by](as_pixels(outputs, of), batch)
+
+
+def report(finished: Finished, *, loss: LossName) -> dict[str, float]:
+    """Draw originals above their reconstructions, and measure what is as good as the net without learning.
+
+    "mean image" is the error of giving out the mean of the training images every time; "k components" that of the
+    principal components of the training images, as many as the code has numbers, if the images have more.
+    """
+    model = finished.model
+    device = next(model.parameters()).device
+    with opened(finished.prepared.valid) as source:
+        first = of_arrays(source.next_minibatch(SHOWN)).to(device)
+    code, _ = model.encode(first[:1])  # type: ignore[operator]
+    draw(finished.out / "reconstructions.png", first, as_pixels(model(first), loss))
+    train = np.concatenate(list(flat(finished.prepared.train, most=MOST)))
+    mean = train.mean(0)
+    components = principal(train - mean, code.numel())
+    errors = np.zeros(2)
+    count = 0
+    for images in flat(finished.prepared.valid):
+        images -= mean
+        errors[0] += np.square(images, dtype=np.float64).sum()
+        if components is not None:
+            images -= images @ components @ components.T
+            errors[1] += np.square(images, dtype=np.float64).sum()
+        count += images.size
+    numbers = {"numbers in a code": float(code.numel()), "mse of the mean image": errors[0] / count}
+    if components is not None:
+        numbers[f"mse of {code.numel()} principal components"] = errors[1] / count
+    return numbers
+
+
+def opened(path: Path | None, *, most: int | None = None) -> MinibatchSource:
+    """The images of a data set in its order, once; all or the first `most`."""
+    assert path is not None
+    return MinibatchSource(path, shuffle=None, fields=["image"], max_samples=most, max_sweeps=1)
+
+
+def of_arrays(batch: Batch) -> Tensor:
+    """As `pixels`, of a minibatch that the engine has not seen."""
+    return pixels({"image": torch.tensor(batch["image"])})
+
+
+def flat(path: Path | None, *, most: int | None = None) -> Iterator[NDArray[np.float32]]:
+    """Images as rows of pixels, some at a time."""
+    with opened(path, most=most) as source:
+        for batch in source.minibatches(1000):
+            yield of_arrays(batch).flatten(1).numpy()
+
+
+def principal(rows: NDArray[np.float32], count: int) -> NDArray[np.float32] | None:
+    """The `count` main directions of centred rows (n, f), float32 (f, count); None if there are not more than those."""
+    if count >= min(rows.shape):
+        return None
+    _, directions = np.linalg.eigh(rows.T @ rows)  # in ascending order
+    return np.ascontiguousarray(directions[:, -count:])
+
+
+def draw(path: Path, originals: Tensor, reconstructions: Tensor) -> None:
+    """Write a PNG: a row of images (n, channels, height, width) from 0 to 1, below them the second ones."""
+    require("matplotlib", "train", "drawing reconstructions")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(len(originals), 2.2), layout="constrained")
+    axes = figure.subplots(2, len(originals))
+    for row, images in zip(axes, (originals, reconstructions), strict=True):
+        for axis, image in zip(row, images.clamp(0, 1).cpu().numpy(), strict=True):
+            grey = len(image) == 1
+            axis.imshow(image[0] if grey else image.transpose(1, 2, 0), cmap="gray" if grey else None, vmin=0, vmax=1)
+            axis.axis("off")
+    figure.savefig(path, dpi=150)
