@@ -73,8 +73,8 @@ def cut(model: nn.Module, after: str) -> nn.Module:
         parts = [fx.GraphModule(model, graph, class_name=type(model).__name__) for graph in graphs]
     except SyntaxError as error:  # torch.fx writes Python, where self.in is no name
         raise ValueError(
-            f"{type(model).__name__} cannot be cut at {after!r}: torch.fx writes it as Python, and has to name a module "
-            f"there as no module can be named: {str(error.text).strip()}"
+            f"{type(model).__name__} cannot be cut at {after!r}: torch.fx writes it as Python and cannot, because of a "
+            f"module's name: {str(error.text).strip()}"
         ) from error
     if parts[0].code != parts[1].code:
         raise ValueError(

@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minibatch.models import init
 from minibatch.models.noise import Dropout
+
+DEVIATION = 0.02  # of the first weights
 
 
 class GPT(nn.Module):
@@ -133,13 +136,11 @@ def turned(x: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def _first_weights(model: GPT, layers: int, seed: int) -> None:
-    generator = torch.Generator()
-    generator.manual_seed(seed % 2**64)
+    init.fill(model, "lecun_normal", seed=seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2:
                 parameter.fill_(1.0)  # gains of the norms
-                continue
-            deviation = 0.02 / math.sqrt(2 * layers) if name.endswith("_out.weight") else 0.02
-            # Drawn on the CPU, so that a model made on another device starts with the same bits.
-            parameter.copy_(torch.empty(parameter.shape).normal_(0.0, deviation, generator=generator))
+            else:
+                branches = 2 * layers if name.endswith("_out.weight") else 1
+                parameter.mul_(DEVIATION * math.sqrt(parameter.shape[1] / branches))

@@ -20,7 +20,7 @@ class TileNet(nn.Module):
     cells. The features are then both averaged and maximised over the tile: something small is seen by the maximum,
     something large by both. dropout: of these 2 f numbers. seed: of the weights.
 
-    >>> TileNet(things=3)(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)).shape
+    >>> TileNet(things=3).eval()(torch.zeros(2, 64, 64, 3, dtype=torch.uint8)).shape
     torch.Size([2, 3])
     """
 

@@ -31,11 +31,11 @@ def check_gradients(
     """
     require_training("checking gradients")
     from minibatch.train import recipes
+    from minibatch.train.computing import computing
     from minibatch.train.gradient_check import check_config, failures
-    from minibatch.train.running import torch_threads
 
     config = recipes.configure(recipe, parsed(changes or ()))
-    with tempfile.TemporaryDirectory() as folder, torch_threads(config.threads, lambda text: None):
+    with tempfile.TemporaryDirectory() as folder, computing(config, lambda text: None):
         checks = check_config(
             config,
             Path(folder) / "data" if data is None else data,

@@ -28,8 +28,8 @@ def features(
     """Write the outputs of layers, with the row of each sample, in the order of the data (default: validation data)."""
     require_training("features")
     from minibatch import Dataset
+    from minibatch.train.computing import computing
     from minibatch.train.features import write_features
-    from minibatch.train.running import torch_threads
     from minibatch.train.saved_model import held_out, load_model
     from minibatch.train.testing import of_stream
     from minibatch.train.user_code import noted, places_noted
@@ -38,7 +38,7 @@ def features(
     saved = load_model(run, which=checkpoint, averaged=averaged)
     _, _, inputs = of_stream(saved.config, stream)
     with (
-        torch_threads(saved.config.threads, lambda text: None),
+        computing(saved.config, lambda text: None),
         places_noted(),
         held_out(saved, run, data) as source,
         noted(f"these are layers of the model of {saved.path}, for {'its validation data' if data is None else data}"),

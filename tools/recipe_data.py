@@ -91,7 +91,7 @@ def data_of(recipe: str, config: RunConfig) -> Mapping[str, DataSet]:
     made = config.data
     if isinstance(made, functools.partial) and made.func is converted:
         return origins.used_by(made.args[0] if made.args else made.keywords["name"])
-    return {} if made is digits_data.prepare else origins.used_by(recipe)
+    return {"digits": origins.DIGITS} if made is digits_data.prepare else origins.used_by(recipe)
 
 
 def convert_raw(recipe: str, source: Path, data: Path, used: Mapping[str, DataSet], *, quiet: bool) -> None:
@@ -161,7 +161,7 @@ def refused(recipe: str, source: Path, folder: Path, used: Mapping[str, DataSet]
             break
     titles = " or ".join(one.title for one in used.values() if one.forms)
     error = ValueError(f"--data {source}: that is no raw data of {titles} that the recipe {recipe} can use{nearly}")
-    for line in origins.ways(next(iter(used))):
+    for line in origins.ways(recipe if origins.used_by(recipe) else next(iter(used))):
         error.add_note(line)
     return error
 

@@ -38,12 +38,19 @@ def recipes(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("recipe", "what", "data", "from"):
-        table.add_column(column, no_wrap=column == "recipe", overflow="fold")
+    listed, come = Table(box=box.SIMPLE_HEAD), Table(box=box.SIMPLE_HEAD)
+    for column in ("recipe", "data", "what"):
+        listed.add_column(column, no_wrap=column == "recipe")
     for each in entries:
-        table.add_row(each["recipe"], each["what"], ", ".join(each["data"]), "\n".join(each["from"]))
-    Console().print(table)
+        listed.add_row(each["recipe"], ", ".join(each["data"]), each["what"])
+    for column in ("data", "from", "--data fetch"):
+        come.add_column(column, no_wrap=column == "data", overflow="fold")
+    for called, one in sorted(origins.DATA_SETS.items()):
+        way = "downloads it" if one.downloads else "by hand only" if one.forms else "is in scikit-learn"
+        come.add_row(called, one.page, way)
+    console = Console()
+    console.print(listed)
+    console.print(come)
     print("minibatch recipes NAME prints the documentation of one, minibatch train NAME --out DIR runs it")
 
 
@@ -54,7 +61,7 @@ def entry(name: str) -> dict[str, Any]:
     used = origins.used_by(name)
     return {
         "recipe": name,
-        "what": documentation(name).partition("\n")[0],
+        "what": first_sentence(documentation(name)),
         "data": list(used),
         "from": [one.page for one in used.values()],
         "fetch": [called for called, one in used.items() if one.downloads],
@@ -70,3 +77,12 @@ def documentation(name: str) -> str:
     module = importlib.import_module(f"minibatch.train.recipes.{RECIPES[name]}")
     of = module if RECIPES[name] == name else getattr(module, name)
     return inspect.cleandoc(of.__doc__ or "")
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a documentation, of its first paragraph at most, without the full stop.
+
+    >>> first_sentence("Digits: read by a\\nsmall net. Fast.\\n\\nMore.")
+    'Digits: read by a small net'
+    """
+    return " ".join(text.partition("\n\n")[0].split()).partition(". ")[0].removesuffix(".")

@@ -28,10 +28,11 @@ def selfcheck(
     require_training("the self-check")
     from minibatch.train import recipes
     from minibatch.train import selfcheck as compute
-    from minibatch.train.running import make_trainer, opened_source, torch_threads
+    from minibatch.train.computing import computing
+    from minibatch.train.running import make_trainer, opened_source
 
     config = recipes.configure(recipe, parsed(changes or ()))
-    with tempfile.TemporaryDirectory() as folder, torch_threads(config.threads, lambda text: None):
+    with tempfile.TemporaryDirectory() as folder, computing(config, lambda text: None):
         prepared = config.data(Path(folder) / "data" if data is None else data)
         with opened_source(config, prepared) as source, make_trainer(config, source, None) as trainer:
             found = compute(trainer)

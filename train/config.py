@@ -66,9 +66,10 @@ class RunConfig:
 
     validate_every, validate_first, save_every, patience, min_improvement, absolute, watch, mode, restore_best: as in
     `Trainer.fit`. threads: that torch computes with during the run (the last bits depend on them), None for as many as
-    it has. device: "auto" (the first GPU, the CPU without one), "cpu", "cuda:1" …, where the model is moved to; None
-    leaves it where `model` has made it. multiview: how `minibatch test --multiview recipe` shows samples. report: what
-    is done with the finished run, see finished.py. Everything else: as in `Trainer`.
+    it has. deterministic: whether torch must choose algorithms that give the same bits each time. device: "auto" (the
+    first GPU, the CPU without one), "cpu", "cuda:1" …, where the model is moved to; None leaves it where `model` has
+    made it. multiview: how `minibatch test --multiview recipe` shows samples. report: what is done with the finished
+    run, see finished.py. Everything else: as in `Trainer`.
 
     recipe, options, set, recipe_digest: which function made this, called with what; what of it was chosen by hand; and
     the digest of its file if that is not a part of this package. `recipes.configure` fills them in.
@@ -120,6 +121,7 @@ class RunConfig:
     keep_last: int | None = 3
     log_every: int = 50
     threads: int | None = None
+    deterministic: bool = False
     device: str | None = None
     multiview: MultiView | None = None
     report: Report | None = None

@@ -22,6 +22,7 @@ from minibatch.storage import write_atomically
 from minibatch.train import foreign, loop, recipes, user_code, watching
 from minibatch.train.best import Watch
 from minibatch.train.checkpoint import checkpoints_in, place
+from minibatch.train.computing import computing
 from minibatch.train.config import Prepared, RunConfig, described, differences, save_config
 from minibatch.train.device import placed
 from minibatch.train.digest import parameters_digest
@@ -166,7 +167,7 @@ def run_recipe(
     going_on = resume and bool(checkpoints_in(out / "checkpoints"))
     with (
         user_code.places_noted(),
-        torch_threads(config.threads, say),
+        computing(config, say),
         opened_source(config, prepared) as source,
         make_trainer(config, source, out, say, start=None if going_on else prepared) as trainer,
         opened_validation(config, prepared) as trainer.validation,
@@ -237,19 +238,6 @@ def data_folder(out: Path, data: Path | None, say: Callable[[str], None] = annou
         except OSError as error:  # on file systems without links
             say(f"{inside} could not be made a link to {data} ({error}): pass --data again with every command")
     return data
-
-
-@contextmanager
-def torch_threads(threads: int | None, say: Callable[[str], None]) -> Iterator[None]:
-    """Let torch compute with so many threads inside, and with as many as before after it."""
-    before = torch.get_num_threads()
-    if threads is not None and threads != before:
-        say(f"torch computes with {threads} thread{'s' if threads > 1 else ''} during this run (it had {before})")
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

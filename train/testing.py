@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from minibatch.train.batches import Inputs
 from minibatch.train.checks import validation_size
+from minibatch.train.computing import computing
 from minibatch.train.config import RunConfig
 from minibatch.train.features import write_features
 from minibatch.train.metrics import Measured
 from minibatch.train.multiview import MultiView
 from minibatch.train.progress import announce
-from minibatch.train.running import torch_threads
 from minibatch.train.saved_model import SavedModel, held_out, load_model
 from minibatch.train.terms import Term
 from minibatch.train.user_code import noted, places_noted
@@ -62,7 +62,7 @@ def measure_run(
     size = validation_size(config.validation_size if minibatch_size is None else minibatch_size, config)
     place = None if data is None else Path(data)
     with (
-        torch_threads(config.threads, lambda text: None),
+        computing(config, lambda text: None),
         places_noted(),
         held_out(saved, Path(folder), place) as source,
     ):

@@ -50,8 +50,8 @@ def test_halves_are_rounded_up_and_both_corners_belong_to_a_region():
 
 
 def test_the_gradient_is_the_derivative():
-    features = torch.tensor(numbers(N, C, H, W, salt=9), requires_grad=True)
-    rois = torch.tensor(regions())
+    features = torch.tensor(numbers(N, 1, 5, 6, salt=9), requires_grad=True)
+    rois = torch.tensor(regions(height=40, width=48))
     assert torch.autograd.gradcheck(lambda x: roi_pool(x, rois, size=(3, 2), scale=1 / 8), (features,))
 
 
@@ -60,13 +60,13 @@ def test_the_gradient_has_equal_bits_on_every_run(device):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("there is no GPU")
     features = torch.tensor(numbers(4, 32, 30, 40, salt=9), dtype=torch.float32, device=device, requires_grad=True)
-    rois = torch.tensor(regions(n=4, r=200, height=240, width=320), device=device)
-    weights = torch.tensor(numbers(4, 200, 32, 5, 5), dtype=torch.float32, device=device)
+    rois = torch.tensor(regions(n=4, r=60, height=240, width=320), device=device)
+    weights = torch.tensor(numbers(4, 60, 32, 5, 5), dtype=torch.float32, device=device)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
         gradients = []
-        for _ in range(5):
+        for _ in range(3):
             pooled = roi_pool(features, rois, size=(5, 5), scale=1 / 8)
             gradients.append(torch.autograd.grad(pooled, features, weights)[0])
     finally:

@@ -18,7 +18,9 @@ def test_everything_becomes_json():
     assert json.loads(json.dumps(config)) == config
     assert config["options"]["seed"] == 3
     assert config["terms"][0]["loss"]["function"] == "minibatch.train.losses.classes:cross_entropy"
-    assert config["transforms"] == [{"kind": "minibatch.train.recipes.digits_data:Shift", "pixels": 1, "field": "image"}]
+    assert config["transforms"] == [
+        {"kind": "minibatch.train.recipes.digits_data:Shift", "pixels": 1, "field": "image"}
+    ]
     assert config["data"] == "minibatch.train.recipes.digits_data:prepare"
 
 

@@ -365,6 +365,7 @@ def test_a_run_has_all_fields_of_its_configuration_in_the_trainer(file, tmp_path
     elsewhere = {
         "recipe", "recipe_digest", "options", "set", "model", "terms", "optimizers", "data", "max_samples", "source",
         "transforms", "validation_source", "threads", "multiview", "start", "device", "report", "save_every",
+        "deterministic",
     }  # fmt: skip
     config = recipes.configure(f"{file}:tiny", {})
     assert {*OF_TRAINER, *OF_FIT} | elsewhere == set(config.__dataclass_fields__)

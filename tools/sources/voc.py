@@ -43,9 +43,7 @@ LOOKED_AT = 64
 
 def recognises(text: str) -> bool:
     """Whether `text` is a folder, or a tar among whose first files is an annotation."""
-    if not os.path.isfile(text):
-        return True
-    return any(is_annotation(name) for name in first_names(text, LOOKED_AT))
+    return os.path.isdir(text) or any(is_annotation(name) for name in first_names(text, LOOKED_AT))
 
 
 def open_source(text: str, options: Options) -> VocSource:
@@ -74,7 +72,7 @@ def open_source(text: str, options: Options) -> VocSource:
             continue
         image = by_stem.get(name) or images.get(str(root / IMAGES / annotation.file))
         if image is None:
-            problems.append(BadRecord(text, where, f"there is no image {str(root / IMAGES / name)!r}.jpg"))
+            problems.append(BadRecord(text, where, f"there is no image '{root / IMAGES / name}.jpg'"))
         else:
             taken.append((image, annotation))
     known = [annotation for annotation in annotations.values() if not isinstance(annotation, str)]

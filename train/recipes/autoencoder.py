@@ -21,7 +21,6 @@ from minibatch import MinibatchSource
 from minibatch.batch import Batch
 from minibatch.errors import require
 from minibatch.models.unpooling_autoencoder import UnpoolingAutoencoder
-from minibatch.train.batches import TensorBatch
 from minibatch.train.config import RunConfig
 from minibatch.train.finished import Finished
 from minibatch.train.losses import binary_cross_entropy, mse
@@ -93,15 +92,15 @@ def pixels(batch: Mapping[str, Any]) -> Tensor:
     return images if images.is_floating_point() else images.float() / 255.0
 
 
-def reconstructed(model: nn.Module, batch: TensorBatch) -> Tensor:
-    """What the model makes of the images."""
-    outputs: Tensor = model(pixels(batch))
+def reconstructed(model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+    """What the model makes of the images, which it sees around 0, as it gives them out: from -½ to ½, or logits."""
+    outputs: Tensor = model(pixels(batch) - 0.5)
     return outputs
 
 
 def squared(outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
     """The mean squared error of each image: (n,)."""
-    return mse(outputs, pixels(batch))
+    return mse(outputs + 0.5, pixels(batch))
 
 
 def rooted(outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
@@ -117,14 +116,14 @@ def crossed(outputs: Tensor, batch: Mapping[str, Any]) -> Tensor:
 LOSSES: dict[str, Callable[[Tensor, Mapping[str, Any]], Tensor]] = {"mse": squared, "rmse": rooted, "bce": crossed}
 
 
-def as_pixels(outputs: Tensor, loss: LossName) -> Tensor:
-    """Reconstructions of what a net gives that was trained with `loss`."""
-    return outputs.sigmoid() if loss == "bce" else outputs
+def around_0(outputs: Tensor, loss: LossName) -> Tensor:
+    """Reconstructions from -½ to ½ of what a net gives that was trained with `loss`."""
+    return outputs.sigmoid() - 0.5 if loss == "bce" else outputs
 
 
-def measured(outputs: Tensor, batch: TensorBatch, *, of: LossName, by: str) -> Tensor:
+def measured(outputs: Tensor, batch: Mapping[str, Any], *, of: LossName, by: str) -> Tensor:
     """An error of the reconstructions, whatever the net was trained with: (n,)."""
-    return LOSSES[by](as_pixels(outputs, of), batch)
+    return LOSSES[by](around_0(outputs, of), batch)
 
 
 def report(finished: Finished, *, loss: LossName) -> dict[str, float]:
@@ -137,8 +136,8 @@ def report(finished: Finished, *, loss: LossName) -> dict[str, float]:
     device = next(model.parameters()).device
     with opened(finished.prepared.valid) as source:
         first = of_arrays(source.next_minibatch(SHOWN)).to(device)
-    code, _ = model.encode(first[:1])  # type: ignore[operator]
-    draw(finished.out / "reconstructions.png", first, as_pixels(model(first), loss))
+    code, _ = model.encode(first[:1] - 0.5)  # type: ignore[operator]
+    draw(finished.out / "reconstructions.png", first, around_0(model(first - 0.5), loss) + 0.5)
     train = np.concatenate(list(flat(finished.prepared.train, most=MOST)))
     mean = train.mean(0)
     components = principal(train - mean, code.numel())

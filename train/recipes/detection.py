@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from minibatch import MinibatchSource, Ragged
+from minibatch.errors import require
 from minibatch.models.fast_rcnn import Detections, FastRCNN
 from minibatch.train.average_precision import AveragePrecision
 from minibatch.train.batches import TensorBatch
@@ -55,7 +56,7 @@ def detection(
     seed: int = 7,
     minibatch_size: int = 8,
     batch_size_multiplier: int = 2,
-    max_samples: int = 292 * 30,
+    max_samples: int = 292 * 24,
     learning_rate: float = 2e-3,
     image: tuple[int, int] = (240, 320),
     anchors: tuple[float, ...] = (20.0, 28.0, 52.0, 76.0, 104.0),
@@ -75,6 +76,7 @@ def detection(
     >>> config.microbatch_size, len(config.model(seed=1).anchors)
     (2, 3140)
     """
+    require("pycocotools", "train", "the recipe detection")  # said here, not when the first validation is due
     weights = class_weights or (1.0,) * (1 + len(classes))
     grid = AnchorGrid(image=image, sizes=anchors, step=1 / 3)
     return RunConfig(

@@ -93,12 +93,13 @@ def digits_few_labels(
     microbatch_size: int | None = None,
     max_samples: int = 40_000,
     labels: int = 100,
-    hidden: Sequence[int] = (200, 100, 50),
-    activation: str = "logistic",
+    hidden: Sequence[int] = (256, 64, 16),
+    activation: str = "relu",
     pretrained: bool = True,
-    pretraining_samples: int = 60_000,
+    pretraining_samples: int = 90_000,
+    pretraining_dropout: float = 0.3,
     input_noise: float = 0.3,
-    learning_rate: float = 0.3,
+    learning_rate: float = 0.05,
 ) -> RunConfig:
     """The configuration of a classifier with few labels; sizes in samples. pretraining_samples: of each stage.
 
@@ -114,7 +115,7 @@ def digits_few_labels(
         schedules=(Cosine(learning_rate, samples=max_samples),),
         data=prepare,
         source=partial(labelled, labels=labels),
-        start=partial(pretrain, samples=pretraining_samples) if pretrained else None,
+        start=partial(pretrain, samples=pretraining_samples, input_dropout=pretraining_dropout) if pretrained else None,
         seed=seed,
         minibatch_size=minibatch_size,
         microbatch_size=microbatch_size,
@@ -163,12 +164,12 @@ def labelled(prepared: Prepared, seed: int, *, labels: int) -> MinibatchSource:
     return MinibatchSource(subset(dataset, np.sort(np.argsort(words)[:labels])), seed=seed)
 
 
-def pretrain(model: nn.Module, prepared: Prepared, seed: int, *, samples: int) -> None:
+def pretrain(model: nn.Module, prepared: Prepared, seed: int, *, samples: int, input_dropout: float) -> None:
     """Train the hidden layers of `model` to give images back that come with noise, one more layer in each stage."""
     assert isinstance(model, FeedForward)
     for stage, net in pretraining.pretrain(model, seed=rng.key(seed, "pretrain")):
         autoencoder = shadow(net).train()  # of other modules with the same weights: the noise stays in it
-        attach_named(autoencoder, input_noise=0.5)
+        attach_named(autoencoder, input_dropout=input_dropout)
         with MinibatchSource(prepared.train, seed=rng.key(seed, stage), fields=["image"]) as source:
             trainer = Trainer(
                 autoencoder,

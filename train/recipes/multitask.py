@@ -7,7 +7,8 @@
 
 The data are 4,978 and 893 queries from the Air Travel Information System (Hemphill, Godfrey and Doddington 1990) in
 CNTK's text format, from its tutorial on language understanding: https://github.com/microsoft/CNTK,
-Examples/LanguageUnderstanding/ATIS. A query is 1 to 50 words, has one of 26 intents, and each word one of 129 slots.
+Examples/LanguageUnderstanding/ATIS. A query has 3 to 48 words, its beginning and end counted, one of 26 intents, and
+for each word one of 129 slots.
 
 The loss is 0.3 · intent + slots, the means over the labels that are there: one row in five has no intent here, chosen
 by a key of its own that no seed changes (`--set missing=0` gives them all). Its denominator is counted before the

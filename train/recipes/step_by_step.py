@@ -17,34 +17,33 @@ What is HALCON's, from the description of the operator:
     class_weights                        divided by their sum over the classes; of ten equal ones each is 0.1, so that
                                          the learning rate is ten times that of a plain mean
 
-Its "Attention" is that results may differ between calls. Here torch's deterministic algorithms are switched on when the
-network is made: what has none is an error, and noise has keys of nominal time. The guarantee: the same program, data,
-seed, torch, kind of device and number of threads give the same digest of all parameters after every step, in any
-number of processes.
+Its "Attention" is that results may differ between calls. Here torch's deterministic algorithms are switched on for the
+run (`deterministic=True`): what has none is an error, and noise has keys of nominal time. The guarantee: the same
+program, data, seed, torch, kind of device and number of threads give the same digest of all parameters after every
+step, in any number of processes.
 
 Expected: …
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from minibatch import MinibatchSource
 from minibatch.batch import Batch
 from minibatch.models import MLP
 from minibatch.train.batches import Samples
+from minibatch.train.computing import computing
 from minibatch.train.config import RunConfig
 from minibatch.train.losses import cross_entropy, on
 from minibatch.train.metrics import Metric, accuracy
 from minibatch.train.presets import preset
 from minibatch.train.recipes.digits_data import Shift, prepare
-from minibatch.train.running import make_trainer, torch_threads
+from minibatch.train.running import make_trainer
 from minibatch.train.schedules import Steps
 from minibatch.train.trainer import Trainer
 
@@ -87,6 +86,7 @@ def step_by_step(
         validate_every=6_000,
         save_every=12_000,
         threads=1,
+        deterministic=True,
         device="auto",
     )
 
@@ -94,12 +94,12 @@ def step_by_step(
 def train_step_by_step(data: Path, *, steps: int, seed: int = 1, say: Callable[[str], None] = print) -> Trainer:
     """Train on the digits in the folder `data` for so many updates; the Trainer, with the network as its `model`."""
     config = step_by_step(seed=seed)
-    trainer = make_trainer(config, None, None)  # without a source: it is given the samples of every step
     prepared = config.data(data)
     with (
-        torch_threads(config.threads, say),
+        computing(config, say),
         MinibatchSource(prepared.train, seed=seed, transforms=config.transforms) as source,
     ):
+        trainer = make_trainer(config, None, None)  # without a source: it is given the samples of every step
         for step in range(1, steps + 1):
             samples = samples_of(source.next_minibatch(trainer.next_size))
             result = train_minibatch(trainer, samples)
@@ -115,7 +115,7 @@ def train_minibatch(trainer: Trainer, samples: Sequence[Sample]) -> dict[str, fl
     fields.
     """
     expected = trainer.next_size
-    if len(samples) != expected or trainer.microbatch_size is None:
+    if len(samples) != expected:
         size = trainer.microbatch_size or expected
         raise ValueError(
             f"train_minibatch got {len(samples)} samples, expected {expected}: batch_size {size} times "
@@ -136,13 +136,5 @@ def samples_of(batch: Batch | Samples) -> list[dict[str, Any]]:
 
 
 def make_model(*, dropout: float, seed: int) -> nn.Module:
-    """The network, 64 pixels, 512 hidden units, 10 logits; from here on this process computes deterministically."""
-    switch_determinism_on()
+    """The network, 64 pixels, 512 hidden units, 10 logits."""
     return MLP(sizes=(64, 512, 10), dropout=dropout, seed=seed)
-
-
-def switch_determinism_on() -> None:
-    """Have torch choose algorithms that give the same bits each time, and raise RuntimeError where it has none."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA is first used
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False  # would choose algorithms by the clock

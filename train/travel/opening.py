@@ -20,6 +20,7 @@ from typing import Any
 
 from minibatch.errors import CheckpointError
 from minibatch.train import checkpoint, running, skips, user_code
+from minibatch.train.computing import computing
 from minibatch.train.config import Prepared, RunConfig
 from minibatch.train.history import as_validation
 from minibatch.train.joint import JointSource
@@ -215,7 +216,7 @@ class Past:
                 if microbatch_size is not None:
                     config = replace(config, microbatch_size=microbatch_size)
                 stack.enter_context(user_code.places_noted())
-                stack.enter_context(running.torch_threads(config.threads, _say_nothing))
+                stack.enter_context(computing(config, _say_nothing))
                 source = stack.enter_context(running.opened_source(config, self.prepared(config)))
                 options: dict[str, Any] = {} if config.spikes is None else {"spikes": without_rollback(config.spikes)}
                 trainer = stack.enter_context(running.make_trainer(config, source, None, _say_nothing, **options))

@@ -223,11 +223,12 @@ def test_cifar10_without_a_subset_names_both(cifar, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_bccd_has_an_image_in_no_class_and_one_folder_of_images_to_choose(tmp_path):
+def test_bccd_as_plain_images_has_one_in_no_class_and_one_folder_to_choose(tmp_path):
     path = DATA / "bccd.tar"
     if not path.exists():
         pytest.skip(f"{path} is not there")
     with pytest.raises(ValueError, match=r"'example.jpg' lies in no class.*BCCD \(364 images\)"):
-        open_source(str(path))
-    dataset = converted(path, tmp_path / "out", "--subset", "BCCD", "--decode", "--limit", 10)
+        open_source(str(path), Options(format="images"))
+    options = ("--format", "images", "--subset", "BCCD", "--decode", "--limit", 10)
+    dataset = converted(path, tmp_path / "out", *options)
     assert dataset.fields["image"].shape == (480, 640, 3)

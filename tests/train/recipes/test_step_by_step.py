@@ -24,15 +24,6 @@ print(parameters_digest(train_step_by_step(Path(sys.argv[1]), steps=int(sys.argv
 """
 
 
-@pytest.fixture(autouse=True)
-def determinism_of_this_process(monkeypatch):
-    """The recipe switches determinism on for good; other tests go on without."""
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-    before = torch.are_deterministic_algorithms_enabled()
-    yield
-    torch.use_deterministic_algorithms(before)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("step_by_step") / "data"
@@ -60,7 +51,14 @@ def test_the_loop_in_another_process_and_the_command_in_this_one_end_with_the_sa
     rates = {"schedules": (*step_by_step().schedules,)}  # of a run of the usual length
     outcome = run_recipe("step_by_step", tmp_path, options={**whole, **rates}, data=data, say=quiet)
     assert found == outcome.parameters_digest
-    assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()  # again, after the run
+
+
+def test_during_the_run_algorithms_are_deterministic(data, tmp_path):
+    seen = []
+    look = [lambda trainer, result: seen.append(torch.are_deterministic_algorithms_enabled())]
+    run_recipe("step_by_step", tmp_path, options={"max_samples": 64}, data=data, say=quiet, callbacks=look)
+    assert seen == [True, True]
 
 
 def test_the_loop_learns_and_says_how_it_goes(data):
