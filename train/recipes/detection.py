@@ -1,7 +1,7 @@
 """Detection: Fast R-CNN on blood cells, 640 × 480 photographs with boxes around red and white cells and platelets.
 
-    minibatch convert bccd.tar data/bccd/train --subset trainval
-    minibatch convert bccd.tar data/bccd/valid --subset test
+    minibatch convert BCCD_Dataset data/bccd/train --subset trainval
+    minibatch convert BCCD_Dataset data/bccd/valid --subset test
     minibatch train detection --data data/bccd --out runs/detection
 
 The data are BCCD (https://github.com/Shenggan/BCCD_Dataset, MIT licence): 364 images with boxes in Pascal VOC's format,
@@ -19,7 +19,8 @@ Measured is the average precision of each kind of cell at an overlap of 0.5 or m
 report says which share of the held-out boxes an anchor overlaps by 0.5 or more (`covered`), and draws six images with
 their boxes and what was found, detections.png.
 
-Expected: TO BE MEASURED
+Expected: a mean average precision of 0.83 on the 72 held-out images (seeds 1 and 2: 0.833 and 0.831; platelets 0.74 and
+0.72, red cells 0.80, many of which the data leave out, white cells 0.96 and 0.97), in about 4 min of one core.
 """
 
 from collections.abc import Sequence
@@ -106,8 +107,8 @@ def detection(
         minibatch_size=minibatch_size,
         microbatch_size=-(-minibatch_size // batch_size_multiplier),
         max_samples=max_samples,
-        validate_every=292 * 10,
-        save_every=292 * 5,
+        validate_every=292 * 8,
+        save_every=292 * 4,
         threads=threads,
         device="auto",
         report=partial(report, grid=grid, rois=rois, classes=classes),

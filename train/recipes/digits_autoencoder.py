@@ -97,7 +97,7 @@ def digits_few_labels(
     activation: str = "relu",
     pretrained: bool = True,
     pretraining_samples: int = 90_000,
-    pretraining_dropout: float = 0.3,
+    pretraining_dropout: float = 0.5,
     input_noise: float = 0.3,
     learning_rate: float = 0.05,
 ) -> RunConfig:

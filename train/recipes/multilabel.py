@@ -1,7 +1,7 @@
 """Several labels at once: which blood cells can be seen in a tile of a photograph: platelets, red cells, white cells.
 
-    minibatch convert bccd.tar data/bccd/train --subset trainval
-    minibatch convert bccd.tar data/bccd/valid --subset test
+    minibatch convert BCCD_Dataset data/bccd/train --subset trainval
+    minibatch convert BCCD_Dataset data/bccd/valid --subset test
     minibatch train multilabel --data data/bccd --out runs/multilabel
 
 The data are BCCD (https://github.com/Shenggan/BCCD_Dataset, MIT licence): 364 images of 640 × 480 pixels with boxes.
