@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROI_AXES = 3
-
 
 def roi_pool(features_nchw: Tensor, rois_nr4: Tensor, *, size: tuple[int, int], scale: float) -> Tensor:
     """The largest value of every bin of every region: (n, r, c, p, q).
@@ -29,7 +27,7 @@ def roi_pool(features_nchw: Tensor, rois_nr4: Tensor, *, size: tuple[int, int], 
     >>> roi_pool(features, torch.tensor([[[0.0, 0.0, 3.0, 1.0]]]), size=(1, 2), scale=1.0)
     tensor([[[[[5., 7.]]]]])
     """
-    if features_nchw.ndim != 4 or rois_nr4.ndim != ROI_AXES or rois_nr4.shape[::2] != (len(features_nchw), 4):
+    if features_nchw.ndim != 4 or rois_nr4.ndim != 3 or rois_nr4.shape[::2] != (len(features_nchw), 4):
         raise ValueError(
             f"roi_pool needs features (n, c, h, w) and rois (n, r, 4), got {tuple(features_nchw.shape)} and "
             f"{tuple(rois_nr4.shape)}"

@@ -24,6 +24,8 @@ LIBRARIES = {
         "tensorboard",
         "matplotlib",
         "sklearn",
+        "pycocotools",
+        "timm",
     },
     "tools": {
         *{"numpy", "numba", "pyarrow", "xxhash", "typer", "rich"},

@@ -62,10 +62,10 @@ class SampleRois:
     """A fixed number of regions of every image, with what a detector should say about them.
 
     Candidates are the anchors, the boxes themselves, and `jitter` copies of each box, moved by up to `shift` of its
-    sides and scaled by up to e^±`shift` (at most 0.4). A candidate belongs to the box that it overlaps most; from an intersection
-    over union of `positive` on it shows that box, below it shows background. At most the share `foreground` of `rois`
-    are of boxes, taken from one box after another in turn, so that rare ones have their part; of the background the
-    share `hard` overlaps a box by 0.1 or more, as far as there are such. All choices are random.
+    sides and scaled by up to e^±`shift` (at most 0.4). A candidate belongs to the box that it overlaps most; from an
+    intersection over union of `positive` on it shows that box, below it shows background. At most the share
+    `foreground` of `rois` are of boxes, taken from one box after another in turn, so that rare ones have their part; of
+    the background the share `hard` overlaps a box by 0.1 or more, as far as there are such. All choices are random.
 
     New fields: `rois` float32 (n, rois, 4), boxes in pixels; `roi_labels` int64 (n, rois): 0 for background, 1 + label
     for a box; `roi_targets` float32 (n, rois, 4): see `refinements`, 0 for background.

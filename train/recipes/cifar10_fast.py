@@ -20,9 +20,9 @@ Batch normalisation is by leaves, here as large as a minibatch: the same as norm
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -46,7 +46,7 @@ BIASES = 64.0  # how much faster than filters the shifts of norms learn
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A network and how it is trained. rate: the highest learning rate, of the sum over a minibatch's losses."""
+    """A network and how long it is trained. rate: the highest learning rate for each sample of a minibatch."""
 
     widths: tuple[int, ...]
     minibatch_size: int
@@ -76,16 +76,22 @@ def cifar10_fast(
 ) -> RunConfig:
     """The configuration of a run on CIFAR-10; what is None is as `size` says, see `SIZES`.
 
+    rate: the highest learning rate is so many times the minibatch size; bias_rate: that of the shifts, relative to it.
+
     >>> config = cifar10_fast(max_samples=5000)
     >>> config.minibatch_size, round(config.schedules[0](1150), 3), config.schedules[0](5000)
     (128, 0.384, 0.0)
     """
-    chosen = SIZES[size]
-    minibatch_size = minibatch_size or chosen.minibatch_size
-    samples = max_samples or chosen.max_samples
-    highest = minibatch_size * (rate or chosen.rate)
+    given: dict[str, Any] = {
+        "widths": widths,
+        "minibatch_size": minibatch_size,
+        "max_samples": max_samples,
+        "rate": rate,
+    }
+    chosen = replace(SIZES[size], **{name: value for name, value in given.items() if value is not None})
+    samples, highest = chosen.max_samples, chosen.minibatch_size * chosen.rate
     return RunConfig(
-        model=partial(FastConvNet, widths=widths or chosen.widths),
+        model=partial(FastConvNet, widths=chosen.widths),
         inputs="image",
         terms=(Term("class", on(cross_entropy, "label", label_smoothing=label_smoothing)),),
         metrics=(Metric("accuracy", on(accuracy, "label")),),
@@ -97,11 +103,11 @@ def cifar10_fast(
         transforms=(RandomCrop(size=32, padding=2, padding_mode="reflect"), HorizontalFlip()),
         start=whitened,
         batch_norm="leaf",
-        leaf_size=minibatch_size,
+        leaf_size=chosen.minibatch_size,
         precision=chosen.precision,
         device="auto",
         seed=seed,
-        minibatch_size=minibatch_size,
+        minibatch_size=chosen.minibatch_size,
         max_samples=samples,
         validate_every=100_000,
         save_every=100_000,

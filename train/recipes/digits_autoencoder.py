@@ -93,13 +93,13 @@ def digits_few_labels(
     microbatch_size: int | None = None,
     max_samples: int = 40_000,
     labels: int = 100,
-    hidden: Sequence[int] = (256, 64, 16),
-    activation: str = "relu",
+    hidden: Sequence[int] = (200, 150, 100, 50),
+    activation: str = "logistic",
     pretrained: bool = True,
-    pretraining_samples: int = 90_000,
-    pretraining_dropout: float = 0.5,
+    pretraining_samples: int = 60_000,
+    pretraining_noise: float = 0.5,
     input_noise: float = 0.3,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.3,
 ) -> RunConfig:
     """The configuration of a classifier with few labels; sizes in samples. pretraining_samples: of each stage.
 
@@ -115,7 +115,7 @@ def digits_few_labels(
         schedules=(Cosine(learning_rate, samples=max_samples),),
         data=prepare,
         source=partial(labelled, labels=labels),
-        start=partial(pretrain, samples=pretraining_samples, input_dropout=pretraining_dropout) if pretrained else None,
+        start=partial(pretrain, samples=pretraining_samples, input_noise=pretraining_noise) if pretrained else None,
         seed=seed,
         minibatch_size=minibatch_size,
         microbatch_size=microbatch_size,
@@ -164,12 +164,12 @@ def labelled(prepared: Prepared, seed: int, *, labels: int) -> MinibatchSource:
     return MinibatchSource(subset(dataset, np.sort(np.argsort(words)[:labels])), seed=seed)
 
 
-def pretrain(model: nn.Module, prepared: Prepared, seed: int, *, samples: int, input_dropout: float) -> None:
+def pretrain(model: nn.Module, prepared: Prepared, seed: int, *, samples: int, input_noise: float) -> None:
     """Train the hidden layers of `model` to give images back that come with noise, one more layer in each stage."""
     assert isinstance(model, FeedForward)
     for stage, net in pretraining.pretrain(model, seed=rng.key(seed, "pretrain")):
         autoencoder = shadow(net).train()  # of other modules with the same weights: the noise stays in it
-        attach_named(autoencoder, input_dropout=input_dropout)
+        attach_named(autoencoder, input_noise=input_noise)
         with MinibatchSource(prepared.train, seed=rng.key(seed, stage), fields=["image"]) as source:
             trainer = Trainer(
                 autoencoder,

@@ -20,8 +20,8 @@ with the loss, the mean of the epoch so far and the mean time of a step, and ano
     Epoch time: 4286.163 ms, per step time: 2.286 ms, avg loss: 1.176
 
 `--set init=mindspore` begins with MindSpore's weights, whose deviations of 0.01 and 0.02 leave the loss at log 10 for
-the first 600 steps: a third of an epoch on MNIST, but 13 epochs on the few digits. The default, he_normal, begins at
-once.
+the first 600 to 700 steps: a third of an epoch on MNIST, but 13 to 15 on the few digits. The default, he_normal, begins
+at once.
 
 Expected: 96 % of the 348 held-out digits (seeds 1, 2 and 3: 96.8, 94.3 and 97.4), in about 5 s on one core.
 """
