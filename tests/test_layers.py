@@ -159,7 +159,7 @@ def test_every_library_is_a_declared_dependency():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     core = {requirement.split(">=")[0] for requirement in project["dependencies"]}
-    optional = [requirement for extra in ("train", "images", "convert") for requirement in extras[extra]]
+    optional = [requirement for extra in ("train", "images", "convert", "vision") for requirement in extras[extra]]
     declared = core | {requirement.split(">=")[0] for requirement in optional}
     assert {DISTRIBUTION.get(library, library) for library in CORE} == core
     for libraries in LIBRARIES.values():

@@ -12,7 +12,7 @@ Data: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images": 
 10 classes, 10,000 of them held out. Network and rates: layers-cifar10-11pct.cfg and layer-params-cifar10-11pct.cfg of
 cuda-convnet2. Training sees random crops of 24 × 24 pixels and their mirror images, tests the middle; the mean image of
 the training data's middles is subtracted by the network, which carries it. The document has --color-noise 0.1 for
-ImageNet alone; here it is used, too, unless color_noise=0. It costs nothing in a short run.
+ImageNet alone; here it is used, too, unless color_noise=0.
 
 The parameter file is used three times: as it is, with all rates divided by 10, and by 100, for 500, 10 and 10 epochs;
 `rates` and `shares` say so. One run does it all; by hand, as the file's head tells it, one watches the held-out error,
@@ -31,8 +31,8 @@ The second command, 10 epochs instead of 520, is for two cores. When a run is fi
 the filters of the first layer are drawn to filters.png, as by shownet.py --show-filters.
 
 Expected: 11 % of errors with nine views after 520 epochs, by cuda-convnet2's own account (not trained to the end here).
-Of the short form 28.5 % of errors in the middle and 27.0 % in nine views (seed 7), at 1,300 images a second on one core:
-about 7 min.
+Of the short form 28.5 % of errors in the middle and 27.0 % in nine views (seed 7), at up to 1,300 images a second on
+one core; 15 min on one core of a busy machine.
 """
 
 from collections.abc import Mapping, Sequence

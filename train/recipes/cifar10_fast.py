@@ -17,6 +17,9 @@ on the device. "small" is for CPU cores, "large" for a GPU: airbench94's widths 
 
 Batch normalisation is by leaves, here as large as a minibatch: the same as normalising each minibatch, but a value of
 `microbatch_size` changes nothing, and `--set promise=bits` keeps every bit through kills and resumes.
+
+Expected: small 83.7 % (seed 1), 85.0 % with the mirrored view averaged in, in under 6 min on one core; 80.4 % after a
+third of that, with --set max_samples=102400. Large is meant for 90 % and more, and was not run for want of a GPU.
 """
 
 from collections.abc import Callable
@@ -82,13 +85,8 @@ def cifar10_fast(
     >>> config.minibatch_size, round(config.schedules[0](1150), 3), config.schedules[0](5000)
     (128, 0.384, 0.0)
     """
-    given: dict[str, Any] = {
-        "widths": widths,
-        "minibatch_size": minibatch_size,
-        "max_samples": max_samples,
-        "rate": rate,
-    }
-    chosen = replace(SIZES[size], **{name: value for name, value in given.items() if value is not None})
+    asked: dict[str, Any] = dict(widths=widths, minibatch_size=minibatch_size, max_samples=max_samples, rate=rate)
+    chosen = replace(SIZES[size], **{name: value for name, value in asked.items() if value is not None})
     samples, highest = chosen.max_samples, chosen.minibatch_size * chosen.rate
     return RunConfig(
         model=partial(FastConvNet, widths=chosen.widths),

@@ -3,8 +3,9 @@
     minibatch train demo --out runs/demo
 
 The data come with scikit-learn, no network is needed: see digits_data.py. The images are shifted by up to a pixel while
-training. In float64, which costs little at this size: so runs that are cut into other
-microbatches agree to the last digits to the end, where in float32 each rounding grows with every step.
+training. In float64, which costs little at this size: so runs that are cut into other microbatches agree to the last
+digits to the end, where in float32 each rounding grows with every step. How theanets' manual trains on the same data is
+the recipe `digits`.
 
 Expected: 98 % of the 348 held-out digits (seeds 1, 2, 3 and 7: 98.6, 98.9, 98.0 and 98.3), in about 5 s on two cores.
 """

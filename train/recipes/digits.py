@@ -17,9 +17,11 @@ the accuracy improves by less than half a percent, and at each validation from t
 name comes; schedules/reacting.py).
 
 What else the manual shows: weight decay `weight_l2` (λ·Σw², without ½), and `hidden_noise`, the deviation of Gaussian
-noise that is added to what the hidden layers give. Where a net can be this small, noise and decay decide.
+noise that is added to what the hidden layers give. Images are shifted by up to a pixel while training: without, the
+same net ends at 95 %. Pixels are centred and scaled, because the manual's rates are small.
 
-Expected: … % of the 348 held-out digits (seeds 1, 2 and 3: …), in about … s on one core.
+Expected: 97.8 % of the 348 held-out digits (seeds 1, 2 and 3: 97.7, 98.0 and 97.7; newbob="reacting": 97.7, 97.7 and
+97.4), in about 14 s on one core.
 """
 
 from collections.abc import Sequence
@@ -42,8 +44,8 @@ from minibatch.train.regularizers import WeightL2
 from minibatch.train.schedules import Newbob, Stage, theanets_newbob
 from minibatch.train.terms import Term
 
+PIXEL_MEAN, PIXEL_DEVIATION = 0.305, 0.376  # of the training set
 # Of `max_samples`: three stages of nag and one of rmsprop; or one of each.
-PIXEL_MEAN, PIXEL_DEVIATION = 0.305, 0.376
 SHARES = {"stages": (0.4, 0.2, 0.2, 0.2), "reacting": (0.8, 0.2)}
 
 

@@ -15,11 +15,17 @@ that answer to a held-out digit.
 `digits_few_labels` is a classifier that learns from 100 labelled rows, chosen by a key of the run's seed, while the
 images of all 1,449 may be looked at. Before its first step theanets' trainer "pretrain" (train/pretraining.py) makes
 tied autoencoders of its hidden layers, one more layer in each stage. With pretrained=false the same net begins with the
-weights that any net has, and learns from the same labels in the same order. Its three hidden layers have logistic
-units, as nets had when pretraining was found (Hinton and Salakhutdinov 2006): from so few labels they are hard to train
-without. One hidden layer of rectifiers gains nothing by it: `--set hidden=256 --set activation=relu`.
+weights that any net has, and learns from the same labels in the same order. Its four hidden layers have logistic
+units, as nets had when pretraining was found (Hinton and Salakhutdinov 2006, doi:10.1126/science.1127647): so deep,
+they hardly learn without.
 
-Expected: …
+What that is worth, and what not: with four times as many updates the net from scratch is as good (80,000 samples: 86 %,
+160,000: 90 %, seeds 11 to 13); and one layer of rectifiers gains nothing (`--set hidden=256 --set activation=relu --set
+learning_rate=0.05`: 89.1 % pretrained, 88.9 % from scratch).
+
+Expected: digits_autoencoder: squared error 0.018 per pixel, 4 % of the units active, in about 9 s on one core.
+digits_few_labels: 89.4 % of the 348 held-out digits (seeds 1 to 5: 90.8, 89.1, 85.3, 90.5 and 91.1), from scratch
+27.5 % (33.1, 27.9, 22.7, 26.7 and 27.0): 62 points more, least 58, most 64; in about 9 and 3 s.
 """
 
 from collections.abc import Sequence

@@ -27,7 +27,8 @@ As a proof, on CIFAR-10 enlarged to 256, which two cores can do:
         --minibatch-size 32 --max-samples 6144 --set rates=0.01 --set bias_rates=0.02 --set log_every=16
 
 Expected: cuda-convnet2's document ends at logprob 1.864, top-1 error 42.5 %, top-5 error 19.8 %, and in ten views at
-1.734, 40.4 % and 18.2 %. EXPECTED
+1.734, 40.4 % and 18.2 %; not trained here, for want of the data. The proof, on 5,000 and 300 of the images, falls to
+logprob 2.02 (chance is 2.30), top-1 error 78 %, top-5 error 20 % (seed 7), in 6 min on one core.
 """
 
 import json

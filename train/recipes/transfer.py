@@ -14,7 +14,13 @@ the layer `cut` and gets a new head there. The body stays as it is, or, with fro
 rate; either way its batch normalisation keeps the statistics of the base run. From scratch, the whole network is
 trained on the same 100 images, as `cifar10_fast` trains it.
 
-Another body: `--set backbone=timm:resnet18 --set cut=layer3` for both runs, any name of `timm` where it is installed.
+Another body: `--set backbone=timm:resnet18` for both runs, and `--set cut=layer3`; any name of `timm` that takes such
+small images, where it is installed.
+
+Expected: cats from dogs, 2,000 held-out images, after a base run of 87.6 % in eight classes (128,000 samples): 66.0 %
+with a frozen body (seeds 1, 2 and 3: 66.0, 66.3 and 65.7), 68.0 % with one that learns on (69.3, 67.5 and 67.3), 59.8 %
+from scratch (62.0, 58.0 and 59.6): 6 and 8 points more, 4 where it is least. The base takes 4 min on one core, a
+transfer 15 to 30 s.
 """
 
 import json
@@ -53,7 +59,7 @@ def transfer_base(
     left_out: tuple[str, ...] = ("cat", "dog"),
     backbone: str = FAST,
     widths: tuple[int, ...] = (32, 64, 128),
-    max_samples: int = 160_000,
+    max_samples: int = 128_000,
     threads: int | None = 2,
 ) -> RunConfig:
     """The configuration of the base run: `cifar10_fast` on the classes of ten that are not `left_out`.

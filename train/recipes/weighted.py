@@ -12,12 +12,12 @@ share of a class that is recognised. A sample of a rare class stands for twenty,
     weights=example    a weight per example: Term(weight="weight"), a field of the data set
 
 Both are one gradient, Σ w·loss / Σ w over the whole minibatch, whatever it is cut into and however short it is. (Where
-every microbatch is divided by its own Σ w, as training loops do that know no better, it is another one: for these
-weights 15 % off, see benchmarks.) Both runs above that have weights end with the same balanced accuracy.
+every microbatch is divided by its own Σ w, it is another one, and how far off depends on the order of the rows.)
 
 recall.png shows the share of each class that was recognised; `--set beside=runs/plain` puts another run's beside it.
 
-Expected: …
+Expected: balanced accuracy 90.0 % with weights of either kind (seeds 1, 2 and 3: 90.4, 90.0 and 89.6) and 73.2 %
+without (74.9, 71.9 and 72.9); of the rare classes alone 86.8 % and 47.7 %. In about 2 s on one core.
 """
 
 from functools import partial
