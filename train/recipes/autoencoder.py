@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from minibatch import MinibatchSource
-from minibatch.batch import Batch
+from minibatch import Dataset, MinibatchSource
 from minibatch.errors import require
 from minibatch.models.unpooling_autoencoder import UnpoolingAutoencoder
 from minibatch.train.config import RunConfig
@@ -39,14 +38,14 @@ FLOOR = 1e-12  # under the root of "rmse", whose gradient is infinite at 0
 def autoencoder(
     *,
     images: Literal["cifar10", "digits"] = "cifar10",
-    maps: tuple[int, ...] = (32, 16),
-    windows: tuple[int, ...] = (2, 2),
+    maps: tuple[int, ...] = (32, 16, 8),
+    windows: tuple[int, ...] = (2, 2, 2),
     kernel: int = 5,
     loss: LossName = "mse",
     seed: int = 7,
     minibatch_size: int = 16,
     microbatch_size: int | None = None,
-    max_samples: int = 150_000,
+    max_samples: int = 100_000,
     learning_rate: float = 5e-3,
     threads: int | None = 2,
 ) -> RunConfig:
@@ -56,7 +55,7 @@ def autoencoder(
     errors; "rmse", its root, as CNTK trains; "bce", the mean of their binary cross entropies, for which the net gives
     logits.
 
-    >>> autoencoder(images="digits", windows=(2, 2)).model(seed=1)(torch.zeros(5, 1, 8, 8)).shape
+    >>> autoencoder(images="digits").model(seed=1)(torch.zeros(5, 1, 8, 8)).shape
     torch.Size([5, 1, 8, 8])
     """
     digits = images == "digits"
@@ -134,10 +133,9 @@ def report(finished: Finished, *, loss: LossName) -> dict[str, float]:
     """
     model = finished.model
     device = next(model.parameters()).device
-    with opened(finished.prepared.valid) as source:
-        first = of_arrays(source.next_minibatch(SHOWN)).to(device)
-    code, _ = model.encode(first[:1] - 0.5)  # type: ignore[operator]
-    draw(finished.out / "reconstructions.png", first, around_0(model(first - 0.5), loss) + 0.5)
+    shown = some(finished.prepared.valid, SHOWN).to(device)
+    code, _ = model.encode(shown[:1] - 0.5)  # type: ignore[operator]
+    draw(finished.out / "reconstructions.png", shown, around_0(model(shown - 0.5), loss) + 0.5)
     train = np.concatenate(list(flat(finished.prepared.train, most=MOST)))
     mean = train.mean(0)
     components = principal(train - mean, code.numel())
@@ -150,28 +148,26 @@ def report(finished: Finished, *, loss: LossName) -> dict[str, float]:
             images -= images @ components @ components.T
             errors[1] += np.square(images, dtype=np.float64).sum()
         count += images.size
-    numbers = {"numbers in a code": float(code.numel()), "mse of the mean image": errors[0] / count}
+    numbers = {"numbers in a code": float(code.numel()), "mse of the mean image": float(errors[0]) / count}
     if components is not None:
-        numbers[f"mse of {code.numel()} principal components"] = errors[1] / count
+        numbers[f"mse of {code.numel()} principal components"] = float(errors[1]) / count
     return numbers
 
 
-def opened(path: Path | None, *, most: int | None = None) -> MinibatchSource:
-    """The images of a data set in its order, once; all or the first `most`."""
+def some(path: Path | None, count: int) -> Tensor:
+    """Images of a data set, up to `count`, evenly spread over its rows: (n, channels, height, width)."""
     assert path is not None
-    return MinibatchSource(path, shuffle=None, fields=["image"], max_samples=most, max_sweeps=1)
-
-
-def of_arrays(batch: Batch) -> Tensor:
-    """As `pixels`, of a minibatch that the engine has not seen."""
-    return pixels({"image": torch.tensor(batch["image"])})
+    dataset = Dataset.open(path)
+    rows = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(np.int64)
+    return pixels({"image": torch.tensor(dataset.read(rows, ["image"])["image"])})
 
 
 def flat(path: Path | None, *, most: int | None = None) -> Iterator[NDArray[np.float32]]:
     """Images as rows of pixels, some at a time."""
-    with opened(path, most=most) as source:
+    assert path is not None
+    with MinibatchSource(path, shuffle=None, fields=["image"], max_samples=most, max_sweeps=1) as source:
         for batch in source.minibatches(1000):
-            yield of_arrays(batch).flatten(1).numpy()
+            yield pixels({"image": torch.tensor(batch["image"])}).flatten(1).numpy()
 
 
 def principal(rows: NDArray[np.float32], count: int) -> NDArray[np.float32] | None:
@@ -188,7 +184,7 @@ def draw(path: Path, originals: Tensor, reconstructions: Tensor) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(len(originals), 2.2), layout="constrained")
-    axes = figure.subplots(2, len(originals))
+    axes = figure.subplots(2, len(originals), squeeze=False)
     for row, images in zip(axes, (originals, reconstructions), strict=True):
         for axis, image in zip(row, images.clamp(0, 1).cpu().numpy(), strict=True):
             grey = len(image) == 1

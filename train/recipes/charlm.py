@@ -65,7 +65,7 @@ class Size:
 # "base" is the net of nanoGPT's shakespeare_char on a GPU, "small" its form for a CPU with a block twice as long.
 SIZES = {
     "small": Size(
-        layers=4, heads=4, width=128, block=128, blocks=16, dropout=0.0, learning_rate=2e-3, characters=6_000_000,
+        layers=4, heads=4, width=128, block=128, blocks=16, dropout=0.0, learning_rate=3e-3, characters=6_000_000,
         precision=None,
     ),
     "base": Size(
@@ -138,6 +138,8 @@ def charlm(
         max_samples=end,
         validate_every=max(1, end // 10),
         save_every=max(1, end // 10),
+        watch="nats",
+        restore_best=True,
         threads=threads,
     )
 

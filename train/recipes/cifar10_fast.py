@@ -85,7 +85,8 @@ def cifar10_fast(
     >>> config.minibatch_size, round(config.schedules[0](1150), 3), config.schedules[0](5000)
     (128, 0.384, 0.0)
     """
-    asked: dict[str, Any] = dict(widths=widths, minibatch_size=minibatch_size, max_samples=max_samples, rate=rate)
+    sizes = {"widths": widths, "minibatch_size": minibatch_size, "max_samples": max_samples}
+    asked: dict[str, Any] = {**sizes, "rate": rate}
     chosen = replace(SIZES[size], **{name: value for name, value in asked.items() if value is not None})
     samples, highest = chosen.max_samples, chosen.minibatch_size * chosen.rate
     return RunConfig(

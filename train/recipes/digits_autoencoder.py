@@ -209,13 +209,13 @@ def draw_reconstructions(finished: Finished) -> dict[str, float]:
     rows = [images[:shown], noisy, given_back, *weights[strongest].reshape(2, shown, 8, 8)]
     figure = Figure(figsize=(shown * 0.7, len(rows) * 0.75), layout="constrained")
     for line, (row, title) in enumerate(zip(rows, ["digit", "with noise", "given back", "weights", ""], strict=True)):
-        for place, picture in enumerate(row):
+        for place, picture in enumerate(row.numpy()):
             axes = figure.add_subplot(len(rows), shown, line * shown + place + 1)
             axes.set(xticks=[], yticks=[])
             if line < 3:
                 axes.imshow(picture, cmap="gray_r", vmin=0.0, vmax=1.0)
             else:
-                most = float(picture.abs().max())
+                most = float(np.abs(picture).max())
                 axes.imshow(picture, cmap="RdBu_r", vmin=-most, vmax=most)
             if not place:
                 axes.set_ylabel(title, rotation=0, ha="right", va="center")
