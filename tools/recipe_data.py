@@ -14,7 +14,10 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,11 +46,16 @@ def made_ready(
     recipe; raw data are converted into `out`/data; "fetch" downloads them before. Raises ValueError where the raw data
     lack what the recipe needs, and what a conversion raises.
     """
+    from minibatch.train.lock import FolderLock
     from minibatch.train.recipes import origins
     from minibatch.train.running import config_for
 
     if source is None:
         return None
+    if not source.strip():
+        raise ValueError(
+            f"--data {source!r} is empty: expected a path, or {origins.FETCH}; leave it out for {out}/data"
+        )
     word, _, called = source.partition(":")
     fetched = word == origins.FETCH
     if not fetched and holds_data_sets(Path(source)):
@@ -62,6 +70,7 @@ def made_ready(
             raise ValueError(
                 f"--data {source}: the recipe {recipe} knows nothing to download" + f" ({told})" * bool(told)
             )
+        refuse_others(recipe, Path(source), config)
         return Path(source)
     data = out / "data"
     if data.is_symlink():
@@ -72,8 +81,33 @@ def made_ready(
         found, used = download.fetched(recipe, used, called, quiet=quiet)
     else:
         found = Path(source)
-    convert_raw(recipe, found, data, used, quiet=quiet)
+    if not is_archive(found, used):
+        form_of(recipe, found, used)  # what is refused leaves no folder
+    lock = FolderLock(out)  # of two that begin at once one must not take what the other has unpacked
+    try:
+        convert_raw(recipe, found, data, used, quiet=quiet)
+    finally:
+        with contextlib.suppress(OSError):
+            data.rmdir()  # an empty one would keep out/data from becoming a link to other data
+        lock.release()
     return None
+
+
+def refuse_others(recipe: str, folder: Path, config: RunConfig) -> None:
+    """Raise ValueError where a recipe would make its digits among other things: they are no data of it."""
+    from minibatch.train.recipes import digits_data, origins
+
+    if config.data is not digits_data.prepare or not folder.exists():
+        return
+    others = (
+        [] if not folder.is_dir() else sorted(path.name for path in folder.iterdir() if path.name not in origins.PARTS)
+    )
+    if others or not folder.is_dir():
+        held = f"holds {', '.join(others[:3])}" if others else "is a file"
+        raise ValueError(
+            f"--data {folder}: the recipe {recipe} is trained on the digits of scikit-learn alone, and makes its data "
+            f"sets in a folder that is new or empty; this one {held}: leave out --data, or name another folder"
+        )
 
 
 def holds_data_sets(folder: Path) -> bool:
@@ -98,38 +132,54 @@ def convert_raw(recipe: str, source: Path, data: Path, used: Mapping[str, DataSe
     """Make the data sets `data`/train and `data`/valid of the raw data `source`, one of the forms in `used`."""
     from minibatch.train.recipes.origins import PARTS
 
-    if not source.exists():
-        raise FileNotFoundError(f"--data {source}: there is no such file or folder (nor a data set in it)")
-    with opened(source, data, used) as (folder, form):
-        if form is None:
-            raise refused(recipe, source, folder, used)
+    with opened(recipe, source, data, used) as (folder, form):
         paths = {part: inside(folder, form.part(part).path) for part in PARTS}
         for part in PARTS:
             convert_part(paths[part], data / part, form.part(part).options, quiet=quiet)
 
 
 @contextlib.contextmanager
-def opened(source: Path, data: Path, used: Mapping[str, DataSet]) -> Iterator[tuple[Path, Form | None]]:
-    """The raw data as `minibatch convert` reads them, and their form, None if it is none; unpacked for as long."""
-    forms = [form for one in used.values() for form in one.forms]
-    name = source.name.lower()
-    if source.is_dir():
-        yield next(
-            ((root, form) for form in forms for root in roots(source) if not lacking(root, form)), (source, None)
-        )
+def opened(recipe: str, source: Path, data: Path, used: Mapping[str, DataSet]) -> Iterator[tuple[Path, Form]]:
+    """The raw data as `minibatch convert` reads them, and their form; an archive is unpacked in `data` for as long."""
+    if not is_archive(source, used):
+        yield form_of(recipe, source, used)
         return
-    for form in forms:
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in form.archives):
-            unpacked = data / UNPACKED
-            shutil.rmtree(unpacked, ignore_errors=True)
-            try:
-                unpack(source, unpacked)
-                root = next((root for root in roots(unpacked) if not lacking(root, form)), None)
-                yield (unpacked, None) if root is None else (root, form)
-            finally:
-                shutil.rmtree(unpacked, ignore_errors=True)
-            return
-    yield source, next((form for form in forms if any(fnmatch.fnmatchcase(name, each) for each in form.files)), None)
+    unpacked = data / UNPACKED
+    shutil.rmtree(unpacked, ignore_errors=True)
+    try:
+        unpack(source, unpacked)
+        yield form_of(recipe, source, used, unpacked)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def is_archive(source: Path, used: Mapping[str, DataSet]) -> bool:
+    """Whether `source` is an archive that has to be unpacked."""
+    patterns = [each for one in used.values() for form in one.forms for each in form.archives]
+    return not source.is_dir() and fits(source, patterns)
+
+
+def fits(path: Path, patterns: Sequence[str]) -> bool:
+    """Whether the name of `path` fits one of `patterns`, in whatever letters it is."""
+    return any(fnmatch.fnmatchcase(path.name.lower(), pattern) for pattern in patterns)
+
+
+def form_of(recipe: str, source: Path, used: Mapping[str, DataSet], unpacked: Path | None = None) -> tuple[Path, Form]:
+    """Where the raw data `source` lie (a file, or in a folder, that which it is unpacked to), and their form.
+
+    Raises FileNotFoundError where nothing is there, ValueError where it is none of the forms in `used`.
+    """
+    if not source.exists():
+        raise FileNotFoundError(f"--data {source}: there is no such file or folder (nor a data set in it)")
+    forms = [form for one in used.values() for form in one.forms]
+    folder = source if unpacked is None else unpacked
+    if not folder.is_dir():
+        found = next(((source, form) for form in forms if fits(source, form.files)), None)
+    else:
+        found = next(((root, form) for form in forms for root in roots(folder) if not lacking(root, form)), None)
+    if found is None:
+        raise refused(recipe, source, folder, used)
+    return found
 
 
 def roots(folder: Path) -> Iterator[Path]:
@@ -209,7 +259,11 @@ def unpack(archive: Path, folder: Path) -> None:
     checked = {} if archive.suffix.lower() == ".zip" else {"filter": "data"}
     try:
         shutil.unpack_archive(archive, folder, **checked)  # type: ignore[arg-type]
-    except (shutil.ReadError, EOFError, OSError) as error:
+    except tarfile.FilterError as error:
+        raise ValueError(f"{archive} is not unpacked, as it would write elsewhere: {error}") from error
+    except (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # no permission, no space: nothing is wrong with the archive
         raise ValueError(
             f"{archive} cannot be unpacked ({error}): it is damaged, or was not downloaded to its end"
         ) from error

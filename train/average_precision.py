@@ -20,7 +20,7 @@ class AveragePrecision:
     `update(found, true)` takes one tuple per image: found (boxes (d, 4), scores (d,), labels (d,)), true (boxes (k, 4),
     labels (k,)), boxes as xmin, ymin, xmax, ymax. `compute()` returns the precision averaged over 101 levels of recall
     (that of COCO), by name of the class, and "mean" over the classes that occur; a class without a true box is NaN.
-    At most 100 detections of an image count, the surest.
+    At most 100 detections of a class count in an image, the surest.
 
     >>> import torch
     >>> metric = AveragePrecision(classes=("cat", "dog"), threshold=0.5)

@@ -73,7 +73,9 @@ class StartFrom:
         weights = _tensors(saved.model)
         copied = copy_by_name(weights, part)
         before = f"{self.into}." if self.into else ""
-        fresh = [name for name in _tensors(model) if name.removeprefix(before) not in copied or before not in name]
+        fresh = [
+            name for name in _tensors(model) if not (name.startswith(before) and name.removeprefix(before) in copied)
+        ]
         left = [name for name in weights if name not in copied]
         self.say(
             f"first weights of {len(copied)} tensors are from {saved.path} (digest {found}); fresh: {_listed(fresh)}; "

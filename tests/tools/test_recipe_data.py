@@ -202,10 +202,10 @@ def test_the_real_data_are_known_and_convert(recipe, tmp_path):
 def test_the_real_dictionary_is_known(tmp_path):
     if not (DATA / "cmudict.train").exists():
         pytest.skip(f"{DATA} is not there")
-    with recipe_data.opened(DATA, tmp_path, origins.used_by("joint")) as (folder, form):
-        assert form is origins.CMUDICT.forms[0]
-        assert recipe_data.inside(folder, form.train.path) == DATA / "cmudict.train"
-        assert recipe_data.inside(folder, form.valid.path) == DATA / "cmudict.test"
+    folder, form = recipe_data.form_of("joint", DATA, origins.used_by("joint"))
+    assert form is origins.CMUDICT.forms[0]
+    assert recipe_data.inside(folder, form.train.path) == DATA / "cmudict.train"
+    assert recipe_data.inside(folder, form.valid.path) == DATA / "cmudict.test"
 
 
 def test_the_options_of_the_table_are_those_of_convert():

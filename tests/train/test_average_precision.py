@@ -68,6 +68,15 @@ def test_images_are_apart_and_how_they_are_handed_over_changes_nothing():
     assert metric.compute() == one_by_one
 
 
+def test_a_hundred_detections_of_each_class_count_in_an_image():
+    misses = [(FAR, 0.9, label) for label in (0, 1) for _ in range(99)]
+    objects = true((BOX, 0), (BOX, 1))
+    hundredth = measured([(found(*misses, (BOX, 0.5, 0), (BOX, 0.5, 1)), objects)])
+    assert hundredth["cat"] == hundredth["dog"] == pytest.approx(1 / 100)
+    later = measured([(found(*misses, (FAR, 0.8, 0), (BOX, 0.5, 0), (BOX, 0.5, 1)), objects)])
+    assert (later["cat"], later["dog"]) == (0.0, pytest.approx(1 / 100))
+
+
 def test_a_class_that_does_not_occur_has_no_precision():
     result = measured([(found((BOX, 0.9, 1)), true((BOX, 0)))])
     assert result["cat"] == result["mean"] == 0.0

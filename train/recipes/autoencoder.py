@@ -129,12 +129,13 @@ def report(finished: Finished, *, loss: LossName) -> dict[str, float]:
     """Draw originals above their reconstructions, and measure what is as good as the net without learning.
 
     "mean image" is the error of giving out the mean of the training images every time; "k components" that of the
-    principal components of the training images, as many as the code has numbers, if the images have more.
+    principal components of the training images, as many as the code has numbers, if the images have more. It is no
+    fair rival: the decoder is also told the "places beside a code", of which the components know nothing.
     """
     model = finished.model
     device = next(model.parameters()).device
     shown = some(finished.prepared.valid, SHOWN).to(device)
-    code, _ = model.encode(shown[:1] - 0.5)  # type: ignore[operator]
+    code, places = model.encode(shown[:1] - 0.5)  # type: ignore[operator]
     draw(finished.out / "reconstructions.png", shown, around_0(model(shown - 0.5), loss) + 0.5)
     train = np.concatenate(list(flat(finished.prepared.train, most=MOST)))
     mean = train.mean(0)
@@ -148,7 +149,11 @@ def report(finished: Finished, *, loss: LossName) -> dict[str, float]:
             images -= images @ components @ components.T
             errors[1] += np.square(images, dtype=np.float64).sum()
         count += images.size
-    numbers = {"numbers in a code": float(code.numel()), "mse of the mean image": float(errors[0]) / count}
+    numbers = {
+        "numbers in a code": float(code.numel()),
+        "places beside a code": float(sum(each.numel() for each in places)),
+        "mse of the mean image": float(errors[0]) / count,
+    }
     if components is not None:
         numbers[f"mse of {code.numel()} principal components"] = float(errors[1]) / count
     return numbers

@@ -11,8 +11,8 @@
 Data: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images": 60,000 photographs of 32 × 32 pixels in
 10 classes, 10,000 of them held out. Network and rates: layers-cifar10-11pct.cfg and layer-params-cifar10-11pct.cfg of
 cuda-convnet2. Training sees random crops of 24 × 24 pixels and their mirror images, tests the middle; the mean image of
-the training data's middles is subtracted by the network, which carries it. The document has --color-noise 0.1 for
-ImageNet alone; here it is used, too, unless color_noise=0.
+the middles of 10,000 training images is subtracted by the network, which carries it. The document has --color-noise
+0.1 for ImageNet alone; here it is used, too, unless color_noise=0.
 
 The parameter file is used three times: as it is, with all rates divided by 10, and by 100, for 500, 10 and 10 epochs;
 `rates` and `shares` say so. One run does it all; by hand, as the file's head tells it, one watches the held-out error,

@@ -11,9 +11,10 @@ Data: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images": 
 a point.
 
 What makes it fast, after Jordan 2024 (arXiv:2404.00498) and Page 2018: a first layer that whitens patches from the
-start; filters that begin as the identity; shifts of the norms that learn 64 times faster than filters; smoothed labels;
-reflected crops and flips; a rate that rises for a quarter of the run and falls to 0. The data are bytes until they are
-on the device. "small" is for CPU cores, "large" for a GPU: airbench94's widths in bfloat16.
+start; filters that begin as the identity; shifts that learn 64 times faster than filters (those of the norms, and here
+that of the first layer, too, which airbench94 trains at the filters' rate); smoothed labels; reflected crops and flips;
+a rate that rises for a quarter of the run and falls to 0. The data are bytes until they are on the device. "small" is
+for CPU cores, "large" for a GPU: airbench94's widths in bfloat16.
 
 Batch normalisation is by leaves, here as large as a minibatch: the same as normalising each minibatch, but a value of
 `microbatch_size` changes nothing, and `--set promise=bits` keeps every bit through kills and resumes.
@@ -44,7 +45,7 @@ from minibatch.train.terms import Term
 from minibatch.transforms import HorizontalFlip, RandomCrop
 
 WHITENED = 5_000  # images whose patches the first layer is computed from
-BIASES = 64.0  # how much faster than filters the shifts of norms learn
+BIASES = 64.0  # how much faster than filters the shifts learn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,7 @@ def cifar10_fast(
 
 
 def nesterov(model: nn.Module, *, rate: float, weight_decay: float, bias_rate: float = BIASES) -> torch.optim.Optimizer:
-    """Gradient descent with Nesterov momentum 0.85; shifts of norms at a higher rate, with as much decay in all."""
+    """Gradient descent with Nesterov momentum 0.85; all shifts at a higher rate, with as much decay in all."""
     biases = Rule("*.bias", rate=bias_rate, weight_decay=weight_decay / bias_rate, vectors=True)
     found = groups(model, biases, lr=rate, weight_decay=weight_decay)
     return torch.optim.SGD(found, lr=rate, momentum=0.85, nesterov=True, foreach=True)

@@ -9,9 +9,11 @@ of which 292 are trained on. Any other such data set will do: `--set classes=…
 
 Images are halved, 320 × 240 pixels. A grid of some 3,000 anchors is the same for all of them; a transform samples 64 of
 them, and of copies of the boxes, as regions of each image, with labels and targets (`transforms.SampleRois`), and
-mirrors images with their boxes. The net (models/fast_rcnn.py) is trained from nothing. Its losses are HALCON's: focal
-for the classes (`class_weights`, background first; `gamma=0` is cross entropy), Huber with β = 0.11 for the boxes,
-where background counts for nothing. Denominators are those of the whole minibatch, so `batch_size_multiplier`, HALCON's
+mirrors images with their boxes. The net (models/fast_rcnn.py) is trained from nothing. Its losses have HALCON's form:
+focal for the classes (`class_weights`, background first; `gamma=0` is cross entropy), Huber with β = 0.11 for the
+boxes, where background counts for nothing. HALCON adds them up; here they are means, of classes over all regions (by
+weight), of boxes over those that show one, so that boxes count at least four times as much as in Fast R-CNN, which
+divides both by all regions. Denominators are those of the whole minibatch, so `batch_size_multiplier`, HALCON's
 word for the number of passes that a step is divided into, saves memory and changes nothing but rounding; with
 `--set promise=bits` nothing at all.
 

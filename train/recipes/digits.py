@@ -14,7 +14,7 @@ With `Classifier` (train/experiment) these lines work as they are. Here all four
 resumed anywhere: `Staged` gives each optimizer its turn at a nominal time, a share of `max_samples`, with fresh state.
 With newbob="reacting" there are two, and the rate of nag falls when the validation says so: it is halved as soon as
 the accuracy improves by less than half a percent, and at each validation from then on (QuickNet's rule, from which the
-name comes; schedules/reacting.py).
+name comes; schedules/reacting.py). Then the held-out digits, on which the result is measured, have a part in training.
 
 What else the manual shows: weight decay `weight_l2` (λ·Σw², without ½), and `hidden_noise`, the deviation of Gaussian
 noise that is added to what the hidden layers give. Images are shifted by up to a pixel while training: without, the

@@ -13,6 +13,7 @@ temporal classification (`ctc`) sums over all alignments. Five entries need more
 the loss 0. Phones are read greedily. Phone error: insertions, deletions and substitutions in 100 phones, of all
 entries; word error: the share of entries that are not exactly right. Where a word has several pronunciations, each is
 an entry; the report also has the share of words of which none of the pronunciations was found, as papers count it.
+All is measured with a moving average of the weights (`averaging`).
 
 Expected: phone error 9.3 %, word error 41 % of entries and 36 % of words (seed 7), in about 3 min on one core.
 """

@@ -14,6 +14,7 @@ The loss is 0.3 · intent + slots, the means over the labels that are there: one
 by a key of its own that no seed changes (`--set missing=0` gives them all). Its denominator is counted before the
 forward pass, so that any cut into microbatches has the same gradient. Minibatches are of sentences of similar length,
 padded; what is padded counts nowhere. Slots are measured by chunks as CoNLL's script does, see train/chunks.py.
+All is measured with a moving average of the weights (`averaging`).
 
 Expected: 96 % of the intents and F1 0.952 of the slots (seeds 2 and 7: 96.1 and 96.0, 0.952 and 0.953), in about 2 min
 on one core.

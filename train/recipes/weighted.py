@@ -4,9 +4,9 @@
     minibatch train weighted --out runs/plain --set weights=none
     minibatch train weighted --out runs/example --set weights=example --microbatch-size 10
 
-Of the training rows of five classes, chosen by a key, one in twenty is left (about 7 of each, beside 145 of each of the
-others); the held-out digits are as they were. What is asked for is balanced accuracy: the mean over the classes of the
-share of a class that is recognised. A sample of a rare class stands for twenty, which can be said in two ways:
+Of the training rows of five classes, chosen by a key, one in twenty is left (6 to 15 of each, beside 139 to 152 of each
+of the others); the held-out digits are as they were. What is asked for is balanced accuracy: the mean over the classes
+of the share of a class that is recognised. A sample of a rare class stands for twenty, which can be said in two ways:
 
     weights=class      a weight per class: Term(weight=class_weight("label", …)), as CNTK's and HALCON's class weights
     weights=example    a weight per example: Term(weight="weight"), a field of the data set

@@ -60,9 +60,11 @@ def test_it_beats_the_mean_image_by_far(finished):
 def test_its_report_compares_it_with_the_mean_image_and_with_principal_components(finished, data):
     report = finished[1].report
     assert report["numbers in a code"] == 4 * 8 * 8 == 256
+    assert report["places beside a code"] == sum(m * (32 >> i) ** 2 for i, m in enumerate(SMALL["maps"], 1))
     train, valid = images_of(data / "train"), images_of(data / "valid")
     assert report["mse of the mean image"] == pytest.approx(np.mean((valid - train.mean(0)) ** 2), rel=1e-4)
-    assert set(report) == {"numbers in a code", "mse of the mean image"}, "120 images have no 256 components"
+    names = {"numbers in a code", "places beside a code", "mse of the mean image"}
+    assert set(report) == names, "120 images have no 256 components"
 
 
 def test_principal_components_are_those_of_a_singular_value_decomposition(data):
@@ -105,7 +107,7 @@ def test_digits_come_in_grey(tmp_path):
     options = {"images": "digits", "maps": (8,), "windows": (4,), "max_samples": 8000, "threads": 1}
     outcome = run(tmp_path / "run", tmp_path / "digits", options)
     report = outcome.report
-    assert report["numbers in a code"] == 8 * 2 * 2
+    assert report["numbers in a code"] == report["places beside a code"] == 8 * 2 * 2
     assert report["mse of 32 principal components"] < outcome.validation["mse"] < report["mse of the mean image"]
     assert (tmp_path / "run" / "reconstructions.png").stat().st_size > 1000
 
