@@ -45,3 +45,4 @@ from minibatch.transforms.rois import AnchorGrid as AnchorGrid
 from minibatch.transforms.rois import SampleRois as SampleRois
 from minibatch.transforms.sizes import RandomResizedCrop as RandomResizedCrop
 from minibatch.transforms.sizes import Resize as Resize
+from minibatch.transforms.tokens import NextToken as NextToken

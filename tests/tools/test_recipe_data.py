@@ -2,6 +2,7 @@
 
 import shlex
 import shutil
+import tarfile
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from minibatch import Dataset
 from minibatch.storage import MANIFEST
 from minibatch.tools import recipe_data
+from minibatch.train.lock import FolderLock
 from minibatch.train.recipes import RECIPES, origins
 from tests.tools.raw_data import binary_batches, mnist_folder, packed_batches, pictures_by_class
 from tests.tools.samples import DATA, contents, pack, run, write_files
@@ -154,6 +156,45 @@ def test_a_damaged_archive_leaves_nothing(tmp_path):
     assert not (tmp_path / "data" / "unpacked").exists()
 
 
+def test_an_archive_that_would_write_elsewhere_is_refused_and_leaves_no_folder_of_data(tmp_path):
+    with tarfile.open(tmp_path / "cifar-10-binary.tar.gz", "w:gz") as packed:
+        packed.addfile(tarfile.TarInfo("../../evil"))
+    result = run("train", "autoencoder", "--out", tmp_path / "run", "--data", tmp_path / "cifar-10-binary.tar.gz")
+    assert result.exit_code == 1
+    assert "is not unpacked, as it would write elsewhere" in said(result)
+    assert not (tmp_path / "run" / "data").exists(), "it would keep the run from a link to other data"
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_archive_that_cannot_be_read_is_not_called_damaged(tmp_path, monkeypatch):
+    def refused(*arguments, **options):
+        raise PermissionError(13, "Permission denied", "there")
+
+    monkeypatch.setattr(recipe_data.shutil, "unpack_archive", refused)
+    with pytest.raises(PermissionError):
+        recipe_data.unpack(tmp_path / "a.tar", tmp_path / "unpacked")
+
+
+def test_one_conversion_at_a_time_in_the_folder_of_a_run(mnist, tmp_path):
+    lock = FolderLock(tmp_path / "run")
+    try:
+        result = trained(tmp_path / "run", "--data", mnist)
+        assert result.exit_code == 1
+        assert "is in use by" in said(result)
+        assert not (tmp_path / "run" / "data").exists()
+    finally:
+        lock.release()
+
+
+def test_an_empty_path_is_not_the_folder_one_stands_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for recipe in ("lenet", "demo"):
+        assert "--data '' is empty: expected a path, or fetch" in said(
+            run("train", recipe, "--out", "run", "--data", "", *SHORT)
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_text_is_parted_by_position_with_one_vocabulary(tmp_path):
     (tmp_path / "mine.txt").write_text("abcdefghij" * 50, encoding="utf-8")
     used = origins.used_by("charlm")
@@ -177,10 +218,16 @@ def test_a_recipe_of_ones_own_names_its_data_set(tmp_path, mnist):
     assert (tmp_path / "run" / "data" / "valid" / MANIFEST).exists()
 
 
-def test_a_recipe_that_makes_its_data_may_be_given_any_folder(tmp_path):
+def test_a_recipe_that_makes_its_data_may_be_given_a_folder_without_other_things(tmp_path):
     result = run("train", "demo", "--out", tmp_path / "run", "--data", tmp_path / "new", *SHORT)
     assert result.exit_code == 0, result.output
     assert (tmp_path / "new" / "train" / MANIFEST).exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "train-images-idx3-ubyte").touch()
+    for path, held in (("mine", "holds train-images-idx3-ubyte"), ("mine/train-images-idx3-ubyte", "is a file")):
+        result = run("train", "demo", "--out", tmp_path / "other", "--data", tmp_path / path, *SHORT)
+        assert f"a folder that is new or empty; this one {held}: leave out --data" in said(result)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["train-images-idx3-ubyte"]
     assert "knows nothing to download (nothing to get: they come with scikit-learn" in said(
         run("train", "demo", "--out", tmp_path / "other", "--data", "fetch", *SHORT)
     )

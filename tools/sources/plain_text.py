@@ -39,7 +39,7 @@ from minibatch.tools.sources.text_lines import blocks, offsets_of, opened
 
 ROWS = ("line", "paragraph", "file")
 FORMS = ("text", "bytes", "characters")
-PART = re.compile(r"(first|last):(?:(\d+)|(\d+(?:\.\d+)?)%)")
+PART = re.compile(r"(first|last):(?:(\d+)|(\d+(?:\.\d+)?)%)", re.ASCII)
 T = TypeVar("T", "Rows", NDArray[Any])
 
 

@@ -38,6 +38,7 @@ NUMBER_OF_LETTER = {letter: number for number, letter in enumerate(LETTERS, star
 NUMBER_OF_PHONE = {phone: number for number, phone in enumerate(PHONES, start=1)}
 FURTHER = re.compile(r"(.+)\([0-9]+\)")  # WORD(1)
 COMMENT = re.compile(r"\s#.*")
+BYTES_COMMENT = re.compile(rb"\s#.*")
 DIGITS = "012"
 
 
@@ -62,15 +63,21 @@ def entry_of(line: str) -> Entry:
     if not sounds:
         raise ValueError(f"{word!r} has no phones: expected a word and its phones, such as CAT  K AE T")
     further = FURTHER.fullmatch(word)
-    word = (further[1] if further else word).upper()
+    word = capitals(further[1] if further else word)
     letters = [NUMBER_OF_LETTER.get(letter, 0) for letter in word]
     if 0 in letters:
         raise ValueError(f"{word[letters.index(0)]!r} in {word!r} is not in the alphabet {''.join(LETTERS)}")
     stress = [int(sound[-1]) if sound[-1] in DIGITS else -1 for sound in sounds]
-    phones = [NUMBER_OF_PHONE.get(sound.rstrip(DIGITS).upper(), 0) for sound in sounds]
+    bare = [sound if digit < 0 else sound[:-1] for sound, digit in zip(sounds, stress, strict=True)]
+    phones = [NUMBER_OF_PHONE.get(capitals(sound), 0) for sound in bare]
     if 0 in phones:
         raise ValueError(f"{sounds[phones.index(0)]!r} is none of the phones {' '.join(PHONES)}")
     return Entry(word=word, letters=letters, phones=phones, stress=stress)
+
+
+def capitals(text: str) -> str:
+    """`text` with ASCII's letters as capitals; others stay, and are refused: `upper` makes two letters S of one ß."""
+    return text.upper() if text.isascii() else text
 
 
 def open_source(text: str, options: Options) -> PronunciationSource:
@@ -78,7 +85,9 @@ def open_source(text: str, options: Options) -> PronunciationSource:
     rows, stressed = 0, False
     for _, line in entry_lines(text):
         rows += 1
-        stressed = stressed or any(sound[-1:] in (b"0", b"1", b"2") for sound in line.split(b" #")[0].split()[1:])
+        stressed = stressed or any(
+            sound[-1:] in (b"0", b"1", b"2") for sound in BYTES_COMMENT.sub(b"", line).split()[1:]
+        )
     return PronunciationSource(path=text, rows=rows, stressed=stressed, options=options)
 
 
@@ -132,7 +141,7 @@ def entry_lines(path: str) -> Iterator[tuple[int, bytes]]:
     """The lines of the file that are entries, with their numbers from 1 on."""
     for first, block in blocks(path):
         for number, line in enumerate(block.split(b"\n")[:-1], start=first):
-            if line.strip() and not line.startswith(b";;;"):
+            if not line.startswith(b";;;") and BYTES_COMMENT.sub(b"", line).strip():
                 yield number, line
 
 

@@ -222,8 +222,8 @@ def listed(files: Files, root: PurePosixPath, subset: str, where: str) -> list[s
 def parsed(content: bytes) -> Annotation | str:
     """What an annotation says, or what is wrong with it.
 
-    >>> xml = "<a><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>1</xmax><ymax>9</ymax></bndbox>"
-    >>> parsed(f"{xml}</object></a>".encode()).boxes
+    >>> xml = "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>1</xmax><ymax>9</ymax></bndbox>"
+    >>> parsed(f"{xml}</object></annotation>".encode()).boxes
     [(0.0, 1.0, 1.0, 9.0)]
     >>> parsed(b"<a>")
     'it is no XML: no element found: line 1, column 3'
@@ -233,12 +233,14 @@ def parsed(content: bytes) -> Annotation | str:
     except (ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of unknown encodings
         return f"it is no XML: {error}"
     try:
-        size = [number(tree, f"size/{side}", "0") for side in ("height", "width")]
+        if tree.tag != "annotation":
+            return f"it is no annotation, but XML of another kind: <{tree.tag}>"
+        size = [pixels(tree, f"size/{side}") for side in ("height", "width")]
         objects = tree.findall("object")
         corners = [[number(each, f"bndbox/{corner}") for corner in CORNERS] for each in objects]
         return Annotation(
             file=(tree.findtext("filename") or "").strip(),
-            size=(int(size[0]), int(size[1])) if all(size) else None,
+            size=(size[0], size[1]) if all(size) else None,
             boxes=[(box[0] - 1, box[1] - 1, box[2], box[3]) for box in corners],
             names=[text(each, "name") for each in objects],
             difficult=[number(each, "difficult", "0") != 0 for each in objects],
@@ -259,12 +261,20 @@ def number(element: ElementTree.Element, path: str, default: str = "") -> float:
     """The finite number at `path` within an element."""
     found = text(element, path, default)
     try:
-        value = float(found)
+        value = math.nan if "_" in found or not found.isascii() else float(found)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"<{path}> of <{element.tag}> is {found!r}, expected a number")
     return value
+
+
+def pixels(element: ElementTree.Element, path: str) -> int:
+    """The whole number of pixels at `path` within an element, 0 where it is not there."""
+    value = number(element, path, "0")
+    if value != round(value) or not 0 <= value < 2**31:
+        raise ValueError(f"<{path}> of <{element.tag}> is {text(element, path)!r}, expected a whole number of pixels")
+    return int(value)
 
 
 def refuse_misfit(annotation: Annotation, height: int, width: int) -> None:

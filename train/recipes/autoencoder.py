@@ -3,8 +3,19 @@
     minibatch convert cifar10-jpg.tar.gz data/cifar10/train --subset train --decode
     minibatch convert cifar10-jpg.tar.gz data/cifar10/valid --subset test --decode
     minibatch train autoencoder --data data/cifar10 --out runs/autoencoder
+    minibatch train autoencoder --out runs/autoencoder-digits --set images=digits
 
-On scikit-learn's digits, which need no conversion: `--set images=digits`.
+CIFAR-10: Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images"; the digits come with scikit-learn.
+CNTK's "Image auto encoder using deconvolution and unpooling" has one stage of one map on MNIST, trained for the root of
+each image's mean squared error: `--set maps=[1] --set windows=[4] --set loss=rmse`.
+
+What it shows: pooling and unpooling compare places and add nothing up by index, so the run asks torch for deterministic
+algorithms and gets them. reconstructions.png has held-out images above what came back. The report compares the error
+with that of the mean image, and of as many principal components as the code has numbers, the best linear code of that
+size: no fair rival, because the decoder is told the places of the maxima beside the code.
+
+Expected: a mean squared error of 0.0038 per pixel (seed 7), with 128 numbers in a code; 0.0635 with the mean image, and
+0.0049 with 128 principal components; in about 3 min on two cores.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -68,6 +79,7 @@ def autoencoder(
         schedules=(Warmup(samples=max_samples // 50, then=Cosine(learning_rate, samples=max_samples)),),
         data=digits_data.prepare if digits else partial(converted, "autoencoder"),
         report=partial(report, loss=loss),
+        deterministic=True,
         device="auto",
         seed=seed,
         minibatch_size=minibatch_size,

@@ -13,7 +13,12 @@ multiple of a block, the cuts fall elsewhere in every sweep, as those of random 
 in a block, attention does not look across. The text held out is one row in fixed blocks: each of its characters but the
 first is predicted once, and those at the beginning of a block without what stands before it, as in training.
 
-The nominal time of a run, and so all of its numbers, counts characters.
+The nominal time of a run, and so all of its numbers, counts characters. At the end the net has the weights of its best
+validation, and samples.txt what it makes up. The default is for two cores; on processors with products of bfloat16
+(AVX512-BF16, AMX) `--set precision=bf16` is about twice as fast.
+
+Expected: 1.60 nats (2.31 bits) per held-out character with `--set max_samples=4500000 --set precision=bf16` (seed 7),
+in about 10 min on one core of a machine that others shared.
 """
 
 import json

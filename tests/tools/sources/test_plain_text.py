@@ -186,3 +186,9 @@ def test_shakespeare_becomes_rows_of_characters_and_comes_back(tmp_path):
     read = dataset.read(np.arange(len(dataset)))["text"]
     assert read.dtype == np.uint8
     assert "".join(np.array(vocabulary)[read.values]) == content
+
+
+def test_a_percentage_in_other_digits_is_refused(text):
+    path = text("a\nb\n")
+    with pytest.raises(ValueError, match="expected first:90%"):
+        open_source(path, Options(subset="first:٣%"))

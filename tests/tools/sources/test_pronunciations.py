@@ -113,3 +113,16 @@ def test_cmudict(tmp_path):
     rows = dataset.read(np.arange(len(dataset)))
     assert entries({**rows, "stress": [np.full(len(p), -1) for p in rows["phones"]]}) == plain.read(source.read_text())
     assert len(dataset) == 12_855
+
+
+def test_a_line_of_a_comment_alone_is_passed_over(dictionary):
+    assert rows_of(dictionary(" # first\nA  AH0\n\t#last\n"))["word"] == ["A"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [("STRAßE  S T", "'ß' in 'STRAßE' is not in the alphabet"), ("A  AH12", "'AH12' is none of the phones")],
+)
+def test_what_only_becomes_a_letter_or_phone_by_a_change_is_refused(line, reason, dictionary):
+    with pytest.raises(ValueError, match=reason):
+        rows_of(dictionary(f"{line}\n"))

@@ -184,3 +184,17 @@ def test_bccd_is_read_whole(tmp_path):
     assert boxes.min() == 0
     assert boxes[:, 2].max() == 640
     assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<html><object/></html>", "it is no annotation, but XML of another kind: <html>"),
+        (annotation(("dog", "1_0", 1, 6, 4)), "<bndbox/xmin> of <object> is '1_0', expected a number"),
+        (annotation(("dog", 1, 1, 6, 4), size=(4.5, 6)), "<size/height> of <annotation> is '4.5', expected a whole"),
+        (annotation(("dog", 1, 1, 6, 4), size=(4, -6)), "<size/width> of <annotation> is '-6', expected a whole"),
+        (annotation(("dog", 1, 1, 6, 4), size=("1e300", 6)), "<size/height> of <annotation> is '1e300', expected"),
+    ],
+)
+def test_what_only_looks_like_an_annotation_is_refused(content, reason):
+    assert str(voc.parsed(content)).startswith(reason)
