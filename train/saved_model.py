@@ -15,7 +15,6 @@ from torch import nn
 from minibatch.errors import CheckpointError
 from minibatch.storage import MANIFEST
 from minibatch.train import checkpoint, foreign, running, state, user_code
-from minibatch.train.averaging import Averaging
 from minibatch.train.config import Prepared, RunConfig
 from minibatch.train.device import placed
 from minibatch.train.history import as_validation
@@ -128,9 +127,11 @@ def _put_average(model: nn.Module, config: RunConfig, content: checkpoint.Conten
     """The moving average of the weights in place of the weights, for good."""
     if config.averaging is None:
         raise CheckpointError(f"{path} has no averaged weights: the run was not told to average them (averaging=)")
-    averaging = Averaging(model, config.averaging)
-    tensors = {name[len(AVERAGED) :]: t for name, t in content.optimizer.items() if name.startswith(AVERAGED)}
-    averaging.load(tensors, content.state.get("averaging"))
-    if averaging.since is None:
+    if content.state.get("averaging") is None:
         raise CheckpointError(f"{path} has no averaged weights yet: they begin at {config.averaging.start:,}")
-    model.load_state_dict({**model.state_dict(), **averaging.tensors()})
+    # Which tensors were averaged is told by the checkpoint: the optimizers had frozen some, or all of a body.
+    averages = {name[len(AVERAGED) :]: t for name, t in content.optimizer.items() if name.startswith(AVERAGED)}
+    own = model.state_dict()
+    if strange := [name for name, tensor in averages.items() if name not in own or own[name].shape != tensor.shape]:
+        raise CheckpointError(f"{path}: the averages of {', '.join(strange[:6])} do not fit the model")
+    model.load_state_dict({**own, **averages})

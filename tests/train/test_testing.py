@@ -78,6 +78,13 @@ def test_averaged_weights_are_measured_where_there_are_some_and_the_others_on_re
         load_model(run, averaged=True, which=0, say=quiet)
 
 
+def test_averages_are_there_for_what_was_trained_where_a_rule_has_frozen_a_layer(tmp_path):
+    run_recipe("tests.train.tiny_recipe:frozen", tmp_path / "run", options={}, say=quiet)
+    last = validations(tmp_path / "run")[106]
+    tested = measure_run(tmp_path / "run", say=quiet)
+    assert {name: list(pair) for name, pair in tested.validation.pairs.items()} == last["pairs"]
+
+
 def test_other_data_and_data_elsewhere(run, tmp_path):
     part = small.write(tmp_path / "other", rows=20)
     assert measure_run(run, data=part, say=quiet).validation.samples == 20

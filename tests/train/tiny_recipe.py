@@ -1,6 +1,6 @@
 """A recipe outside the package, as users write them: the tests copy this file, and change the copy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -10,8 +10,11 @@ import torch
 from minibatch import MinibatchSource
 from minibatch.models import MLP
 from minibatch.train import Metric, RunConfig, Term, cross_entropy, metrics, mse, on
+from minibatch.train.averaging import EMA
 from minibatch.train.config import Prepared
+from minibatch.train.groups import Rule
 from minibatch.train.joint import JointSource
+from minibatch.train.optimizers import optimizer
 from minibatch.train.schedules import Cosine, Warmup
 from tests.train import small
 
@@ -112,3 +115,14 @@ def opened_jointly(prepared: Prepared, seed: int) -> JointSource:
 
 def held_out_jointly(prepared: Prepared, seed: int) -> dict[str, Path]:
     return {"a": prepared.valid, "b": prepared.train}
+
+
+def frozen(*, seed: int = 3) -> RunConfig:
+    """The first layer stays as it is, by a rule, and the weights of the others are averaged."""
+    config = tiny(seed=seed)
+    return replace(config, optimizers=make_frozen, schedules=None, averaging=EMA(halflife=30), check_unreached=False)
+
+
+def make_frozen(model: torch.nn.Module) -> torch.optim.Optimizer:
+    first = next(name for name, _ in model.named_parameters()).rpartition(".")[0]
+    return optimizer("sgd", model, Rule(f"{first}.*", rate=0.0), lr=0.05)
