@@ -71,9 +71,15 @@ def entry(name: str) -> dict[str, Any]:
 
 
 def documentation(name: str) -> str:
-    """The docstring of a recipe's file; of its function, where that is not the one the file is named after."""
-    from minibatch.train.recipes import RECIPES
+    """The docstring of a recipe's file; of its function, where that is not the one the file is named after.
 
+    Of a recipe of one's own that of its function, or of its file where it has none.
+    """
+    from minibatch.train.recipes import RECIPES, find
+
+    if name not in RECIPES:
+        recipe = find(name)
+        return inspect.getdoc(recipe) or inspect.getdoc(inspect.getmodule(recipe)) or f"{name} has no documentation"
     module = importlib.import_module(f"minibatch.train.recipes.{RECIPES[name]}")
     of = module if RECIPES[name] == name else getattr(module, name)
     return inspect.cleandoc(of.__doc__ or "")

@@ -1,7 +1,7 @@
 """`minibatch spread RUN …`: what finished runs reached that differ only in their seed, and how far they differ.
 
 One number of one run says little: a difference between two settings counts where it is larger than what another seed
-makes. Runs of different recipes, or with other settings, come in lines of their own.
+makes. Runs of different recipes, with other settings or of other data, come in lines of their own.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from minibatch.storage import MANIFEST
 from minibatch.tools.machine import described
-from minibatch.tools.run_files import METRICS, Run, holds_a_run, parsed, read_run
+from minibatch.tools.run_files import CONFIG, METRICS, RESULT, Run, document, holds_a_run, parsed, read_run
 from minibatch.tools.screen import counted, plain_table, print_json, screen
 
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN…", help="Folders of runs.", show_default=False)]
@@ -29,11 +30,13 @@ TITLES = ("recipe", "changed", "seeds", "samples", "held out", "mean", "least �
 class Spread:
     """Runs that differ only in their seed: every value of their results by name, in the order of `seeds`.
 
-    seconds: in training steps, without validations and saves; None of a run that did not note it.
+    data: the fingerprints of the data sets in the runs' folders, as far as they are there. seconds: in training steps,
+    without validations and saves; None of a run that did not note it.
     """
 
     recipe: str
     changed: Mapping[str, Any]
+    data: Mapping[str, str]
     seeds: Sequence[int]
     samples: int
     values: Mapping[str, Sequence[float]]
@@ -65,21 +68,23 @@ def spreads(runs: Iterable[Run]) -> list[Spread]:
     for run in runs:
         if run.result is None:
             raise ValueError(f"{run.path} is {run.state}: only finished runs have a result")
-        groups.setdefault(json.dumps([run.config.get("recipe"), changed(run)], sort_keys=True), []).append(run)
-    return [together(sorted(group, key=lambda run: int(run.config["seed"]))) for group in groups.values()]
+        same = [run.config.get("recipe"), changed(run), data_of(run.path)]
+        groups.setdefault(json.dumps(same, sort_keys=True), []).append(run)
+    return [together(sorted(group, key=seed_of)) for group in groups.values()]
 
 
 def together(runs: Sequence[Run]) -> Spread:
     """Runs that differ only in their seed as one value."""
-    seeds = [int(run.config["seed"]) for run in runs]
+    seeds = [seed_of(run) for run in runs]
     if len(set(seeds)) < len(seeds):
         paths = ", ".join(str(run.path) for run in runs)
         raise ValueError(f"two of {paths} have the same recipe, settings and seed {seeds}: name one of them")
-    results = [{**(run.result or {}).get("validation", {}), **(run.result or {}).get("report", {})} for run in runs]
+    results = [values_of(run) for run in runs]
     names = [name for name in results[0] if all(isinstance(result.get(name), int | float) for result in results)]
     return Spread(
         recipe=str(runs[0].config.get("recipe")),
         changed=changed(runs[0]),
+        data=data_of(runs[0].path),
         seeds=seeds,
         samples=runs[0].nominal_time,
         values={name: [float(result[name]) for result in results] for name in names},
@@ -89,7 +94,32 @@ def together(runs: Sequence[Run]) -> Spread:
 
 def changed(run: Run) -> dict[str, Any]:
     """What was chosen by hand, but for the seed."""
-    return {name: value for name, value in run.config.get("set", {}).items() if name != "seed"}
+    return {name: value for name, value in (run.config.get("set") or {}).items() if name != "seed"}
+
+
+def seed_of(run: Run) -> int:
+    """The seed of a run; ValueError where its configuration is not there or damaged."""
+    seed = run.config.get("seed")
+    if not isinstance(seed, int):
+        raise ValueError(f"{run.path / CONFIG} is damaged or not there: a seed was expected, it has {seed!r}")
+    return seed
+
+
+def values_of(run: Run) -> dict[str, Any]:
+    """What a finished run reached: held out, and in its report; ValueError where its result is damaged."""
+    found: dict[str, Any] = {}
+    for name in ("validation", "report"):
+        values = (run.result or {}).get(name, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"{run.path / RESULT} is damaged: {name!r} is {values!r}, expected values by name")
+        found |= values
+    return found
+
+
+def data_of(folder: Path) -> dict[str, str]:
+    """The fingerprints of the data sets that lie in a run's folder, or that it links to."""
+    manifests = {part: document(folder / "data" / part / MANIFEST) or {} for part in ("train", "valid")}
+    return {part: str(manifest["fingerprint"]) for part, manifest in manifests.items() if "fingerprint" in manifest}
 
 
 def training_seconds(folder: Path) -> float | None:

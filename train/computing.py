@@ -9,7 +9,7 @@ import torch
 from minibatch.train.config import RunConfig
 from minibatch.train.progress import announce
 
-MOST_THREADS = 1024  # beyond what any machine of ours has; the system refuses to make so many by ending the process
+MOST_THREADS = 1024  # of an OpenMP library that cannot make so many, the process ends without a word
 
 
 @contextmanager
@@ -17,7 +17,8 @@ def computing(config: RunConfig, say: Callable[[str], None] = announce) -> Itera
     """Let torch compute as the configuration says: with so many threads, by deterministic algorithms or any.
 
     Deterministic: torch raises RuntimeError in an operation that has no such algorithm on the device, and never chooses
-    one by the clock. Raises ValueError for more than MOST_THREADS threads. Source: torch.use_deterministic_algorithms; HALCON's `cudnn_deterministic`.
+    one by the clock. Source: torch.use_deterministic_algorithms; HALCON's `cudnn_deterministic`. Raises ValueError for
+    more than MOST_THREADS threads.
     """
     if config.threads is not None and config.threads > MOST_THREADS:
         raise ValueError(f"threads={config.threads}: expected 1 to {MOST_THREADS}, or none for as many as torch has")

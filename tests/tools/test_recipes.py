@@ -33,3 +33,16 @@ def test_an_unknown_name_is_an_error_with_the_nearest():
     result = run("recipes", "lenett")
     assert result.exit_code == 1
     assert "did you mean lenet?" in result.stderr
+
+
+def test_a_recipe_of_ones_own_is_documented(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        '"""All of mine."""\n'
+        "from minibatch.train.recipes.digits import digits\n"
+        "def first():\n    '''Digits, quickly.'''\n    return digits(max_samples=32)\n"
+        "def second():\n    return digits(max_samples=64)\n"
+    )
+    for name, text in (("first", "Digits, quickly."), ("second", "All of mine.")):
+        result = run("recipes", f"{tmp_path}/mine.py:{name}")
+        assert (result.exit_code, result.stdout) == (0, f"{text}\n")
+    assert json.loads(run("recipes", f"{tmp_path}/mine.py:first", "--json").stdout)["what"] == "Digits, quickly"

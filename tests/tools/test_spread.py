@@ -1,6 +1,7 @@
 """`minibatch spread`: runs that differ only in their seed, together; everything else apart."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -53,6 +54,30 @@ def test_the_same_seed_twice_is_refused(runs):
     code, output = spread(runs / "a1", runs / "a1")
     assert code == 1
     assert "same recipe, settings and seed" in output
+
+
+def test_runs_on_other_data_are_apart(runs, tmp_path):
+    shutil.copytree(runs / "a2", tmp_path / "a2")
+    manifest = tmp_path / "a2" / "data" / "train" / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fingerprint": "0" * 32}))
+    _, output = spread(runs / "a1", tmp_path / "a2", "--json")
+    assert [one["seeds"] for one in json.loads(output)["spreads"]] == [[1], [2]]
+    assert [one["data"]["train"] == "0" * 32 for one in json.loads(output)["spreads"]] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "reason"),
+    [
+        ("config.json", "{", "config.json is damaged or not there: a seed was expected, it has None"),
+        ("config.json", '{"seed": "x"}', "a seed was expected, it has 'x'"),
+        ("result.json", '{"validation": null}', "result.json is damaged: 'validation' is None"),
+    ],
+)
+def test_damaged_files_are_named(file, text, reason, runs, tmp_path):
+    shutil.copytree(runs / "a1", tmp_path / "a1")
+    (tmp_path / "a1" / file).write_text(text)
+    code, output = spread(tmp_path / "a1")
+    assert (code, reason in " ".join(output.split())) == (1, True)
 
 
 def test_what_is_no_finished_run_is_refused(runs, tmp_path):

@@ -222,8 +222,8 @@ def listed(files: Files, root: PurePosixPath, subset: str, where: str) -> list[s
 def parsed(content: bytes) -> Annotation | str:
     """What an annotation says, or what is wrong with it.
 
-    >>> xml = "<annotation><object><name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>1</xmax><ymax>9</ymax></bndbox>"
-    >>> parsed(f"{xml}</object></annotation>".encode()).boxes
+    >>> xml = "<name>cat</name><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>1</xmax><ymax>9</ymax></bndbox>"
+    >>> parsed(f"<annotation><object>{xml}</object></annotation>".encode()).boxes
     [(0.0, 1.0, 1.0, 9.0)]
     >>> parsed(b"<a>")
     'it is no XML: no element found: line 1, column 3'

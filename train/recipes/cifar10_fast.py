@@ -50,18 +50,24 @@ BIASES = 64.0  # how much faster than filters the shifts learn
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """A network and how long it is trained. rate: the highest learning rate for each sample of a minibatch."""
+    """A network and how long it is trained; the highest learning rate is that per sample times the minibatch size."""
 
     widths: tuple[int, ...]
     minibatch_size: int
     max_samples: int
-    rate: float
+    learning_rate_per_sample: float
     precision: PrecisionName | None = None
 
 
 SIZES = {
-    "small": Size(widths=(32, 64, 128), minibatch_size=128, max_samples=300_000, rate=0.003),
-    "large": Size(widths=(64, 256, 256), minibatch_size=1024, max_samples=800_000, rate=0.0015, precision="bf16"),
+    "small": Size(widths=(32, 64, 128), minibatch_size=128, max_samples=300_000, learning_rate_per_sample=0.003),
+    "large": Size(
+        widths=(64, 256, 256),
+        minibatch_size=1024,
+        max_samples=800_000,
+        learning_rate_per_sample=0.0015,
+        precision="bf16",
+    ),
 }
 
 
@@ -72,7 +78,7 @@ def cifar10_fast(
     widths: tuple[int, ...] | None = None,
     minibatch_size: int | None = None,
     max_samples: int | None = None,
-    rate: float | None = None,
+    learning_rate_per_sample: float | None = None,
     weight_decay: float = 1.3e-3,
     label_smoothing: float = 0.2,
     bias_rate: float = BIASES,
@@ -80,22 +86,23 @@ def cifar10_fast(
 ) -> RunConfig:
     """The configuration of a run on CIFAR-10; what is None is as `size` says, see `SIZES`.
 
-    rate: the highest learning rate is so many times the minibatch size; bias_rate: that of the shifts, relative to it.
+    learning_rate_per_sample: the highest rate is so many times the minibatch size; bias_rate: that of the shifts,
+    relative to it.
 
     >>> config = cifar10_fast(max_samples=5000)
     >>> config.minibatch_size, round(config.schedules[0](1150), 3), config.schedules[0](5000)
     (128, 0.384, 0.0)
     """
     sizes = {"widths": widths, "minibatch_size": minibatch_size, "max_samples": max_samples}
-    asked: dict[str, Any] = {**sizes, "rate": rate}
+    asked: dict[str, Any] = {**sizes, "learning_rate_per_sample": learning_rate_per_sample}
     chosen = replace(SIZES[size], **{name: value for name, value in asked.items() if value is not None})
-    samples, highest = chosen.max_samples, chosen.minibatch_size * chosen.rate
+    samples, highest = chosen.max_samples, chosen.minibatch_size * chosen.learning_rate_per_sample
     return RunConfig(
         model=partial(FastConvNet, widths=chosen.widths),
         inputs="image",
         terms=(Term("class", on(cross_entropy, "label", label_smoothing=label_smoothing)),),
         metrics=(Metric("accuracy", on(accuracy, "label")),),
-        optimizers=partial(nesterov, rate=highest, weight_decay=weight_decay, bias_rate=bias_rate),
+        optimizers=partial(nesterov, learning_rate=highest, weight_decay=weight_decay, bias_rate=bias_rate),
         schedules=(
             OneCycle(highest, samples=samples, rise=samples * 23 // 100, first=0.2 * highest, last=0.0, shape="linear"),
         ),
@@ -116,11 +123,13 @@ def cifar10_fast(
     )
 
 
-def nesterov(model: nn.Module, *, rate: float, weight_decay: float, bias_rate: float = BIASES) -> torch.optim.Optimizer:
+def nesterov(
+    model: nn.Module, *, learning_rate: float, weight_decay: float, bias_rate: float = BIASES
+) -> torch.optim.Optimizer:
     """Gradient descent with Nesterov momentum 0.85; all shifts at a higher rate, with as much decay in all."""
     biases = Rule("*.bias", rate=bias_rate, weight_decay=weight_decay / bias_rate, vectors=True)
-    found = groups(model, biases, lr=rate, weight_decay=weight_decay)
-    return torch.optim.SGD(found, lr=rate, momentum=0.85, nesterov=True, foreach=True)
+    found = groups(model, biases, lr=learning_rate, weight_decay=weight_decay)
+    return torch.optim.SGD(found, lr=learning_rate, momentum=0.85, nesterov=True, foreach=True)
 
 
 def whitened(

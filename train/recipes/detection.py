@@ -184,6 +184,7 @@ def report(finished: Finished, *, grid: AnchorGrid, rois: int, classes: Sequence
 
 def draw(images: Any, boxes: Ragged, found: Sequence[Detections], classes: Sequence[str]) -> Any:
     """A figure of the images in which `found` is: their boxes dashed, and what was found, by class, with its score."""
+    require("matplotlib", "train", "drawing what was found")
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 

@@ -76,7 +76,7 @@ def imagenet(
     rates: str = "dexp[base=0.01;tgtFactor=250;numSteps=4]",
     bias_rates: str = "dexp[base=0.02;tgtFactor=10;numSteps=2]",
     color_noise: float = 0.1,
-    threads: int | None = None,
+    threads: int | None = 2,
 ) -> RunConfig:
     """The configuration of a run on images in folders, one for each of `classes`; sizes in samples.
 
@@ -111,7 +111,7 @@ def imagenet(
         minibatch_size=minibatch_size,
         microbatch_size=microbatch_size,
         max_samples=max_samples,
-        validate_every=201 * DATA_BATCH,
+        validate_every=min(201 * DATA_BATCH, max(1, max_samples // 2)),
         save_every=201 * DATA_BATCH,
         log_every=max(1, DATA_BATCH // minibatch_size),
         threads=threads,

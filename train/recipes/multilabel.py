@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from minibatch import Dataset, MinibatchSource, concatenate
+from minibatch.errors import require
 from minibatch.models.tile_net import TileNet
 from minibatch.train.batches import TensorBatch
 from minibatch.train.config import Prepared, RunConfig
@@ -163,6 +164,7 @@ def report(finished: Finished, *, seen: Any, classes: tuple[str, ...]) -> dict[s
 
 def draw(finished: Finished, images: Any, present: Any, classes: tuple[str, ...], path: Path) -> None:
     """Tiles, each with the probability of every class; those that are there in bold."""
+    require("matplotlib", "train", "drawing what was found")
     from matplotlib.figure import Figure
 
     device = next(finished.model.parameters()).device

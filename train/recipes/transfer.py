@@ -76,7 +76,9 @@ def transfer_base(
         config,
         model=partial(network, backbone=backbone, widths=widths, classes=10 - len(left_out)),
         inputs=inputs_of(backbone),
-        optimizers=config.optimizers if fast else partial(nesterov, rate=0.1, weight_decay=5e-4, bias_rate=1.0),
+        optimizers=config.optimizers
+        if fast
+        else partial(nesterov, learning_rate=0.1, weight_decay=5e-4, bias_rate=1.0),
         schedules=config.schedules if fast else (triangle(0.1, max_samples),),
         source=train,
         validation_source=replace(others, part="valid"),
@@ -93,7 +95,7 @@ def transfer(
     images: int = 50,
     cut: str = "stage3",
     frozen: bool = True,
-    rate: float = 0.05,
+    learning_rate: float = 0.05,
     backbone: str = FAST,
     widths: tuple[int, ...] = (32, 64, 128),
     max_samples: int = 10_000,
@@ -124,8 +126,8 @@ def transfer(
     return replace(
         config,
         model=partial(with_new_head, backbone=backbone, widths=widths, cut=cut, classes=len(classes)),
-        optimizers=partial(head_first, rate=rate, body_rate=0.0 if frozen else 0.1),
-        schedules=(triangle(rate, max_samples),),
+        optimizers=partial(head_first, learning_rate=learning_rate, body_rate=0.0 if frozen else 0.1),
+        schedules=(triangle(learning_rate, max_samples),),
         batch_norm="frozen",
         start=start_from(base, into="body", digest=base_digest),
     )
@@ -173,10 +175,10 @@ def normalized(images: Tensor) -> Tensor:
     return ((images.float() / 255.0 - mean) / std).permute(0, 3, 1, 2)
 
 
-def head_first(model: nn.Module, *, rate: float, body_rate: float) -> torch.optim.Optimizer:
+def head_first(model: nn.Module, *, learning_rate: float, body_rate: float) -> torch.optim.Optimizer:
     """Gradient descent with Nesterov momentum; the body at `body_rate` times the rate: 0 leaves it as it is."""
-    found = groups(model, Rule("body.*", rate=body_rate), lr=rate, weight_decay=1e-3)
-    return torch.optim.SGD(found, lr=rate, momentum=0.9, nesterov=True, foreach=True)
+    found = groups(model, Rule("body.*", rate=body_rate), lr=learning_rate, weight_decay=1e-3)
+    return torch.optim.SGD(found, lr=learning_rate, momentum=0.9, nesterov=True, foreach=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,7 +43,8 @@ def test_it_learns_stripes(data, tmp_path):
 
 @pytest.mark.parametrize("stop", [160, 176])
 def test_a_run_that_is_stopped_and_resumed_has_the_same_bits(data, tmp_path, stop):
-    options = {**SMALL, "minibatch_size": 32, "leaf_size": 16, "promise": "bits", "save_every": 32, "rate": 0.001}
+    options = {**SMALL, "minibatch_size": 32, "leaf_size": 16, "promise": "bits", "save_every": 32}
+    options["learning_rate_per_sample"] = 0.001
     whole = run_recipe("cifar10_fast", tmp_path / "whole", options={**options, "max_samples": 320}, data=data, **QUIET)
     config = configure("cifar10_fast", {**options, "max_samples": 320, "microbatch_size": 16})
     prepared = Prepared(train=data / "train", valid=data / "valid")
@@ -94,7 +95,9 @@ def test_what_is_not_given_is_as_the_size_says():
     assert (small.precision, large.precision) == (None, "bf16")
     assert large.model.keywords == {"widths": SIZES["large"].widths}
     assert (large.minibatch_size, large.leaf_size, large.max_samples) == (1024, 1024, 800_000)
-    mixed = cifar10_fast(size="large", max_samples=2000, minibatch_size=64, rate=0.01, widths=(26, 8, 8))
+    mixed = cifar10_fast(
+        size="large", max_samples=2000, minibatch_size=64, learning_rate_per_sample=0.01, widths=(26, 8, 8)
+    )
     assert (mixed.max_samples, mixed.minibatch_size, mixed.precision) == (2000, 64, "bf16")
     assert mixed.schedules[0](460) == pytest.approx(0.64)
     assert mixed.model.keywords == {"widths": (26, 8, 8)}
@@ -104,7 +107,7 @@ def test_what_is_not_given_is_as_the_size_says():
 
 def test_shifts_learn_faster_and_all_parameters_decay_alike():
     model = FastConvNet(widths=(25, 8, 8), seed=1)
-    filters, shifts = nesterov(model, rate=0.1, weight_decay=1e-3).param_groups
+    filters, shifts = nesterov(model, learning_rate=0.1, weight_decay=1e-3).param_groups
     biases = {p for name, p in model.named_parameters() if name.endswith("bias")}
     if set(filters["params"]) & biases:
         filters, shifts = shifts, filters
@@ -114,7 +117,7 @@ def test_shifts_learn_faster_and_all_parameters_decay_alike():
 
 
 def test_the_large_size_computes_in_bf16_and_learns(data, tmp_path):
-    options = {**SMALL, "size": "large", "max_samples": 1600, "rate": 0.003, "minibatch_size": 32}
+    options = {**SMALL, "size": "large", "max_samples": 1600, "learning_rate_per_sample": 0.003, "minibatch_size": 32}
     outcome = run_recipe("cifar10_fast", tmp_path / "run", options=options, data=data, **QUIET)
     assert outcome.validation["accuracy"] > 0.4, "chance is 0.1"
 

@@ -20,7 +20,7 @@ from tests.train.recipes.test_cifar10_fast import write
 
 QUIET = {"say": lambda text: None}
 WIDTHS = (25, 16, 16)
-NEW = {"classes": ("8", "3"), "images": 10, "widths": WIDTHS, "max_samples": 800, "rate": 0.1}
+NEW = {"classes": ("8", "3"), "images": 10, "widths": WIDTHS, "max_samples": 800, "learning_rate": 0.1}
 TIMM = """
 import torch
 from torch import nn

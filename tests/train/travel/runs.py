@@ -1,4 +1,4 @@
-"""Small finished runs to travel in: by hand, with everything a step can have, and by the recipe `demo` on the digits."""
+"""Small finished runs to travel in: by hand, with everything a step can have, and the recipe `demo` on the digits."""
 
 import shutil
 from functools import partial
