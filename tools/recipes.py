@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from minibatch.tools.run_options import require_training
-from minibatch.tools.screen import print_json
+from minibatch.tools.screen import print_json, screen
 
 
 def recipes(
@@ -34,23 +34,22 @@ def recipes(
     if as_json:
         print_json(entries)
         return
-    from rich import box
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    listed, come = Table(box=box.SIMPLE_HEAD), Table(box=box.SIMPLE_HEAD)
-    for column in ("recipe", "data", "what"):
-        listed.add_column(column, no_wrap=column == "recipe")
+    listed = Table(box=None, show_header=False, pad_edge=False)
+    listed.add_column(no_wrap=True)
     for each in entries:
-        listed.add_row(each["recipe"], ", ".join(each["data"]), each["what"])
-    for column in ("data", "from", "--data fetch"):
-        come.add_column(column, no_wrap=column == "data", overflow="fold")
-    for called, one in sorted(origins.DATA_SETS.items()):
-        way = "downloads it" if one.downloads else "by hand only" if one.forms else "is in scikit-learn"
-        come.add_row(called, one.page, way)
-    console = Console()
-    console.print(listed)
-    console.print(come)
+        listed.add_row(each["recipe"], Text.assemble(each["what"], (f" [{', '.join(each['data'])}]", "dim")))
+    screen().print(listed)
+    print("\nThe data, what `--data fetch` does, and where they come from:")
+    ways = {
+        called: "downloads them" if one.downloads else "by hand only" if one.forms else "in scikit-learn"
+        for called, one in sorted(origins.DATA_SETS.items())
+    }
+    for called, way in ways.items():
+        print(f"{called:{max(map(len, ways))}}  {way:14}  {origins.DATA_SETS[called].page}")
+    print()
     print("minibatch recipes NAME prints the documentation of one, minibatch train NAME --out DIR runs it")
 
 

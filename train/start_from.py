@@ -54,13 +54,15 @@ class StartFrom:
     def __call__(self, model: nn.Module, prepared: Prepared, seed: int) -> None:
         """Copy the weights into `model`, wherever it lies."""
         try:
-            found = digest_of(self.run, self.which, averaged=self.averaged)
+            config = running.load_config(self.run, _silent)
+            path = _chosen(Path(self.run), config, self.which)  # once: a base that goes on has another newest soon
+            found = _digest(path, config, self.averaged)
             if self.digest is not None and found != self.digest:
                 raise CheckpointError(
                     f"{self.run} has other weights ({self.which}) than this run was configured with: their digest is "
                     f"{found}, and was {self.digest}. Begin with the run as it was, or make the configuration anew"
                 )
-            saved = load_model(self.run, which=self.which, averaged=self.averaged)
+            saved = load_model(self.run, which=path, averaged=self.averaged)
         except CheckpointError as error:
             raise CheckpointError(f"first weights from another run: {error}") from error
         try:
@@ -120,7 +122,8 @@ def weights_of(
     Traceback (most recent call last):
     minibatch.errors.CheckpointError: runs/base holds no run: it has no config.json
     """
-    return {name: t.cpu() for name, t in _tensors(load_model(run, which=which, averaged=averaged).model).items()}
+    path = _chosen(Path(run), running.load_config(run, _silent), which)
+    return {name: t.cpu() for name, t in _tensors(load_model(run, which=path, averaged=averaged).model).items()}
 
 
 def digest_of(run: str | os.PathLike[str], which: Which = "newest", *, averaged: bool | None = None) -> str:
@@ -129,9 +132,31 @@ def digest_of(run: str | os.PathLike[str], which: Which = "newest", *, averaged:
     Of the digests that the checkpoint's manifest has of its files: that of the model, and, where an average is meant,
     the one of the file that it lies in. Raises CheckpointError as `weights_of`.
     """
-    folder = Path(run)
-    config = running.load_config(folder, _silent)
-    path = chosen_checkpoint(folder, config, which)
+    config = running.load_config(run, _silent)
+    return _digest(_chosen(Path(run), config, which), config, averaged)
+
+
+def _chosen(run: Path, config: RunConfig, which: Which) -> Path:
+    """The path of the checkpoint that `which` says; the newest is not passed over for an older one if it is damaged.
+
+    The one before it has other weights, at worst those of before the first step.
+    """
+    path = chosen_checkpoint(run, config, which)
+    newest = checkpoint.checkpoints_in(run / "checkpoints")[-1:]
+    if which == "newest" and newest != [path]:
+        try:
+            checkpoint.verify(newest[0])
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{error}. It is the newest of {run}; for the weights of the one before it, give its nominal time, "
+                f"{checkpoint.time_of(path)}, instead of 'newest'"
+            ) from None
+        return newest[0]  # which has been finished meanwhile
+    return path
+
+
+def _digest(path: Path, config: RunConfig, averaged: bool | None) -> str:
+    """The digest of what is taken from the checkpoint at `path`, see `digest_of`."""
     files = _files_of(path)
     names = [checkpoint.MODEL, *([checkpoint.OPTIMIZER] if _takes_average(config, averaged) else [])]
     return xxhash.xxh3_128_hexdigest("\n".join(f"{name} {files[name]}" for name in names).encode())

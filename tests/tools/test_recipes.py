@@ -10,8 +10,8 @@ def test_all_recipes_are_listed_with_their_data():
     result = run("recipes")
     assert result.exit_code == 0, result.output
     for name in RECIPES:
-        assert f"  {name} " in result.stdout
-    for text in ("tinyshakespeare", "by hand only", "downloads it", "is in scikit-learn"):
+        assert f"\n{name} " in f"\n{result.stdout}"
+    for text in ("tinyshakespeare", "by hand only", "downloads them", "in scikit-learn"):
         assert text in " ".join(result.stdout.split())
     entries = {each["recipe"]: each for each in json.loads(run("recipes", "--json").stdout)}
     assert set(entries) == set(RECIPES)

@@ -1,6 +1,7 @@
 """First weights from another run: which tensors are taken, what is refused, and that a base that changed is noticed."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,13 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+import minibatch.train.start_from as start_from_module
 from minibatch.errors import CheckpointError
 from minibatch.models import MLP
 from minibatch.train.averaging import EMA
 from minibatch.train.checkpoint import checkpoints_in, read
 from minibatch.train.config import Prepared, described
 from minibatch.train.running import load_config, run_recipe
-from minibatch.train.saved_model import best_time
+from minibatch.train.saved_model import best_time, load_model
 from minibatch.train.start_from import StartFrom, copy_by_name, digest_of, start_from, weights_of
 from tests.train import small
 from tests.train.tiny_recipe import Net, make_model, tiny
@@ -199,3 +201,42 @@ def test_a_damaged_checkpoint_is_refused_and_an_older_one_is_named(base, tmp_pat
         StartFrom(run=str(tmp_path / "base"), which=106, into="body")(Renewed(width=5, seed=1), NOWHERE, 7)
     StartFrom(run=str(tmp_path / "base"), into="body")(Renewed(width=5, seed=1), NOWHERE, 7)
     assert f"are from {older} (digest" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", ["manifest", "model"])
+def test_a_damaged_newest_checkpoint_is_not_passed_over(damage, base, tmp_path):
+    copied = tmp_path / "run"
+    shutil.copytree(base, copied, symlinks=True)
+    before, newest = checkpoints_in(copied / "checkpoints")[-2:]
+    if damage == "manifest":
+        (newest / "manifest.json").unlink()
+    else:
+        (newest / "model.safetensors").write_bytes(b"cut")
+    assert start_from(copied).digest is None
+    for take in (weights_of, digest_of, lambda run: start_from(run)(make_model(net=Net(width=5), seed=1), NOWHERE, 1)):
+        with pytest.raises(CheckpointError, match=rf"{newest.name}.* It is the newest of .* give its nominal time, "):
+            take(copied)
+    earlier = int(before.name.removeprefix("t-"))
+    assert digest_of(copied, earlier) == digest_of(base, earlier)
+
+
+def test_the_weights_that_are_taken_are_those_whose_digest_was_compared(base, tmp_path, monkeypatch):
+    copied = tmp_path / "run"
+    shutil.copytree(base, copied, symlinks=True)
+    newest = checkpoints_in(copied / "checkpoints")[-1]
+    kept = newest.rename(tmp_path / newest.name)
+    start, expected = start_from(copied, into="body", averaged=False), weights_of(copied, averaged=False)
+    load = load_model
+
+    def later(*arguments, **options):
+        kept.rename(newest)  # the base goes on
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(start_from_module, "load_model", later)
+    model = Renewed(width=5, seed=1)
+    start(model, NOWHERE, 1)
+    found = model.body.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    monkeypatch.undo()
+    after = weights_of(copied, averaged=False)
+    assert not all(torch.equal(found[name], tensor) for name, tensor in after.items())

@@ -108,7 +108,9 @@ def digits_few_labels(
     input_noise: float = 0.3,
     learning_rate: float = 0.3,
 ) -> RunConfig:
-    """The configuration of a classifier with few labels; sizes in samples. pretraining_samples: of each stage.
+    """A classifier that has 100 labels, after pretraining on all images or from scratch.
+
+    Sizes are in samples; pretraining_samples: of each stage.
 
     >>> digits_few_labels(pretrained=False).start is None
     True

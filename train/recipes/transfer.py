@@ -63,7 +63,7 @@ def transfer_base(
     max_samples: int = 128_000,
     threads: int | None = 2,
 ) -> RunConfig:
-    """The configuration of the base run: `cifar10_fast` on the classes of ten that are not `left_out`.
+    """The base run of `transfer`: the network of `cifar10_fast` on the classes that are not `left_out`.
 
     >>> transfer_base(left_out=("bird",)).model(seed=1).head.out_features
     9
