@@ -55,7 +55,8 @@ class StartFrom:
         """Copy the weights into `model`, wherever it lies."""
         try:
             config = running.load_config(self.run, _silent)
-            path = _chosen(Path(self.run), config, self.which)  # once: a base that goes on has another newest soon
+            # Chosen once, for the digest and for the weights: a base that goes on has another newest soon.
+            path = chosen_checkpoint(Path(self.run), config, self.which)
             found = _digest(path, config, self.averaged)
             if self.digest is not None and found != self.digest:
                 raise CheckpointError(
@@ -81,7 +82,7 @@ class StartFrom:
         left = [name for name in weights if name not in copied]
         self.say(
             f"first weights of {len(copied)} tensors are from {saved.path} (digest {found}); fresh: {_listed(fresh)}; "
-            f"not taken: {_listed(left)}"
+            f"not taken: {_listed(left)}{_passed_over(Path(self.run)) if self.which == 'newest' else ''}"
         )
 
 
@@ -122,8 +123,7 @@ def weights_of(
     Traceback (most recent call last):
     minibatch.errors.CheckpointError: runs/base holds no run: it has no config.json
     """
-    path = _chosen(Path(run), running.load_config(run, _silent), which)
-    return {name: t.cpu() for name, t in _tensors(load_model(run, which=path, averaged=averaged).model).items()}
+    return {name: t.cpu() for name, t in _tensors(load_model(run, which=which, averaged=averaged).model).items()}
 
 
 def digest_of(run: str | os.PathLike[str], which: Which = "newest", *, averaged: bool | None = None) -> str:
@@ -133,26 +133,7 @@ def digest_of(run: str | os.PathLike[str], which: Which = "newest", *, averaged:
     the one of the file that it lies in. Raises CheckpointError as `weights_of`.
     """
     config = running.load_config(run, _silent)
-    return _digest(_chosen(Path(run), config, which), config, averaged)
-
-
-def _chosen(run: Path, config: RunConfig, which: Which) -> Path:
-    """The path of the checkpoint that `which` says; the newest is not passed over for an older one if it is damaged.
-
-    The one before it has other weights, at worst those of before the first step.
-    """
-    path = chosen_checkpoint(run, config, which)
-    newest = checkpoint.checkpoints_in(run / "checkpoints")[-1:]
-    if which == "newest" and newest != [path]:
-        try:
-            checkpoint.verify(newest[0])
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"{error}. It is the newest of {run}; for the weights of the one before it, give its nominal time, "
-                f"{checkpoint.time_of(path)}, instead of 'newest'"
-            ) from None
-        return newest[0]  # which has been finished meanwhile
-    return path
+    return _digest(chosen_checkpoint(Path(run), config, which), config, averaged)
 
 
 def _digest(path: Path, config: RunConfig, averaged: bool | None) -> str:
@@ -199,6 +180,12 @@ def _files_of(path: Path) -> dict[str, str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         checkpoint.verify(path)  # says what is wrong with it
         raise
+
+
+def _passed_over(run: Path) -> str:
+    """Which checkpoints of a run are newer than the newest that is complete, and why they were not taken."""
+    skipped = checkpoint.newest_complete(run / "checkpoints").skipped
+    return f"; newer, but not taken: {'; '.join(map(str, skipped))}" if skipped else ""
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
