@@ -276,8 +276,8 @@ def speed_of(folder: Path) -> float | None:
         end = file.read()
     lines = list(parsed(end.partition(b"\n")[2] if begin else end))
     reports = [line for line in lines if line.get("kind") == "train"][-20:]
-    seconds = math.fsum(line["seconds"] for line in reports)
-    return sum(line["samples"] for line in reports) / seconds if seconds > 0 else None
+    seconds = math.fsum(line.get("seconds", 0.0) for line in reports)
+    return sum(line.get("samples", 0) for line in reports) / seconds if seconds > 0 else None
 
 
 def count_in(path: Path, text: bytes) -> int:

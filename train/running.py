@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from minibatch import MinibatchSource
+from minibatch import Dataset, MinibatchSource
 from minibatch.errors import CheckpointError
-from minibatch.storage import write_atomically
+from minibatch.storage import MANIFEST, write_atomically
 from minibatch.train import foreign, loop, recipes, user_code, watching
 from minibatch.train.best import Watch
 from minibatch.train.checkpoint import checkpoints_in, place
@@ -226,18 +226,32 @@ def run_recipe(
 def data_folder(out: Path, data: Path | None, say: Callable[[str], None] = announce) -> Path:
     """Where the data sets of the run in `out` lie: out/data, which is made a link to `data` if that is given.
 
-    So that whatever looks at the run later finds them. What out/data is already, it stays.
+    So that whatever looks at the run later finds them. What out/data is already, it stays;
+    CheckpointError if that is other data than `data`.
     """
     inside = out / "data"
     if data is None:
         return inside
+    if os.path.islink(inside) and not inside.exists():
+        inside.unlink()  # to where the data no longer are
     if not os.path.lexists(inside):
         out.mkdir(parents=True, exist_ok=True)
         try:
             inside.symlink_to(os.path.abspath(data), target_is_directory=True)
         except OSError as error:  # on file systems without links
             say(f"{inside} could not be made a link to {data} ({error}): pass --data again with every command")
+    elif inside.resolve() != Path(data).resolve() and fingerprints(inside) != fingerprints(Path(data)):
+        raise CheckpointError(
+            f"{inside} is other data than --data {data}, and whatever looks at the run later would take it: leave out "
+            f"--data, or remove {inside} if the run is to go on with the other, or choose another --out"
+        )
     return data
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """The fingerprints of the data sets in a folder, by their names there."""
+    found = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    return {path.name: Dataset.open(path).fingerprint for path in found}
 
 
 @contextmanager
@@ -309,7 +323,11 @@ def make_trainer(
     """
     model = placed(foreign.first_model(config.model, config.seed), config.device)
     if start is not None and config.start is not None:
-        config.start(model, start, config.seed)
+        try:
+            config.start(model, start, config.seed)
+        except Exception as error:
+            error.add_note(f"this is start= of {config.recipe or 'the run'}, with the data {start.train}")
+            raise
     return Trainer(
         model,
         config.terms,

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from minibatch.errors import CheckpointError
 from minibatch.train import recipes, running
 from minibatch.train.averaging import EMA
 from minibatch.train.device import device_of, placed
 from minibatch.train.finished import Finished
-from tests.train import tiny_recipe
+from tests.train import small, tiny_recipe
 
 
 def quiet(text: str) -> None:
@@ -116,3 +117,17 @@ def test_a_device_that_is_not_there_is_named(name):
 def test_the_last_weights_are_saved_also_where_nothing_asks_for_checkpoints(tmp_path, monkeypatch):
     outcome = run(replace(tiny_recipe.tiny(), save_every=None), tmp_path / "run", monkeypatch)
     assert outcome.checkpoint.name == "t-000000000106"
+
+
+def test_other_data_than_those_of_the_run_are_refused_and_a_copy_of_them_is_not(tmp_path):
+    one, copy, other = (tmp_path / name for name in ("one", "copy", "other"))
+    for folder, rows in ((one, small.ROWS), (copy, small.ROWS), (other, 20)):
+        small.write(folder / "train", rows)
+    out = tmp_path / "run"
+    assert running.data_folder(out, one) == one
+    assert running.data_folder(out, copy) == copy
+    with pytest.raises(CheckpointError, match=r"run/data is other data than --data .*other"):
+        running.data_folder(out, other)
+    one.rename(tmp_path / "moved")
+    running.data_folder(out, tmp_path / "moved")
+    assert (out / "data").resolve() == tmp_path / "moved"

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from minibatch import Dataset, MinibatchSource, rng
-from minibatch.arguments import checked_integer
+from minibatch.arguments import checked_integer, checked_number
 from minibatch.models.gpt import GPT
 from minibatch.train.batches import TensorBatch
 from minibatch.train.config import Prepared, RunConfig
@@ -108,6 +108,11 @@ def charlm(
     chosen = SIZES[size]
     rate = chosen.learning_rate if learning_rate is None else learning_rate
     end = checked_integer(chosen.characters if max_samples is None else max_samples, "max_samples", least=1)
+    checked_integer(texts, "texts", least=0)  # of the report: said now, not when the run is finished
+    checked_integer(characters, "characters", least=1)
+    checked_number(temperature, "temperature", above=0)
+    if top_k is not None:
+        checked_integer(top_k, "top_k", least=1)
     return RunConfig(
         model=partial(
             GPT,

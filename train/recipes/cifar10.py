@@ -41,6 +41,7 @@ from functools import partial
 from torch import nn
 from torch.optim import Optimizer
 
+from minibatch.arguments import checked_integer, checked_number
 from minibatch.models.convnet import ConvNet
 from minibatch.train.config import RunConfig
 from minibatch.train.finished import Finished
@@ -84,6 +85,9 @@ def cifar10(
     >>> [config.schedules[0](t) for t in (0, 4999, 5000, 5100)]
     [0.001, 0.001, 0.0001, 1e-05]
     """
+    checked_integer(minibatch_size, "minibatch_size", least=1)  # by their names here, before anything divides by them
+    checked_integer(max_samples, "max_samples", least=len(rates))
+    checked_number(color_noise, "color_noise", least=0)
     return RunConfig(
         model=partial(ConvNet, size=24, classes=10),
         inputs="image",

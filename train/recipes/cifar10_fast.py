@@ -32,6 +32,7 @@ import torch
 from torch import nn
 
 from minibatch import MinibatchSource
+from minibatch.arguments import checked_number
 from minibatch.models.fast_convnet import FastConvNet, whiten
 from minibatch.train.config import Prepared, RunConfig
 from minibatch.train.groups import Rule, groups
@@ -93,6 +94,8 @@ def cifar10_fast(
     >>> config.minibatch_size, round(config.schedules[0](1150), 3), config.schedules[0](5000)
     (128, 0.384, 0.0)
     """
+    checked_number(label_smoothing, "label_smoothing", least=0, most=1)
+    checked_number(bias_rate, "bias_rate", above=0)
     sizes = {"widths": widths, "minibatch_size": minibatch_size, "max_samples": max_samples}
     asked: dict[str, Any] = {**sizes, "learning_rate_per_sample": learning_rate_per_sample}
     chosen = replace(SIZES[size], **{name: value for name, value in asked.items() if value is not None})

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from minibatch import MinibatchSource, Ragged
+from minibatch.arguments import checked_integer, checked_number
 from minibatch.errors import require
 from minibatch.models.fast_rcnn import Detections, FastRCNN
 from minibatch.train.average_precision import AveragePrecision
@@ -80,6 +81,9 @@ def detection(
     (2, 3140)
     """
     require("pycocotools", "train", "the recipe detection")  # said here, not when the first validation is due
+    checked_integer(minibatch_size, "minibatch_size", least=1)
+    checked_integer(batch_size_multiplier, "batch_size_multiplier", least=1)
+    checked_number(gamma, "gamma", least=0)
     weights = class_weights or (1.0,) * (1 + len(classes))
     grid = AnchorGrid(image=image, sizes=anchors, step=1 / 3)
     return RunConfig(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minibatch import Dataset, DatasetWriter, rng
+from minibatch.arguments import checked_integer
 from minibatch.errors import MissingExtraError, UnfinishedDatasetError
 from minibatch.train.config import Prepared
 from minibatch.transforms import Fields, named
@@ -30,6 +31,9 @@ class Shift:
 
     pixels: int
     field: str = "image"
+
+    def __post_init__(self) -> None:
+        checked_integer(self.pixels, "Shift: pixels", least=0)
 
     def __call__(self, fields: Fields, draws: rng.Draws) -> Fields:
         images = named(self.field, fields)

@@ -42,6 +42,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from minibatch import Dataset, MinibatchSource
+from minibatch.arguments import checked_integer, checked_number
 from minibatch.models.alexnet import AlexNet
 from minibatch.rng import Draws
 from minibatch.train.config import Prepared, RunConfig
@@ -87,6 +88,8 @@ def imagenet(
     >>> [round(config.schedules[0](t), 6) for t in (0, 100, 200, 300)]
     [0.01, 0.001587, 0.000252, 4e-05]
     """
+    checked_integer(minibatch_size, "minibatch_size", least=1)  # by their names here, before anything divides by them
+    checked_number(color_noise, "color_noise", least=0)
     whole = Shown(shorter_side=shorter_side, crop=CenterCrop(size=shorter_side))
     crops = Shown(shorter_side=shorter_side, crop=RandomCrop(size=size), flip=HorizontalFlip())
     return RunConfig(

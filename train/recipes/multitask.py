@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from minibatch import LengthGroups, MinibatchSource, rng
+from minibatch.arguments import checked_number
 from minibatch.models.tagger import Tagger
 from minibatch.train.averaging import EMA
 from minibatch.train.batches import TensorBatch
@@ -68,6 +69,7 @@ def multitask(
     >>> [(term.name, term.coefficient) for term in config.terms]
     [('intent', 0.5), ('slots', 1.0)]
     """
+    checked_number(missing, "missing", least=0, most=1)
     intents = on(cross_entropy, "intent", output="intent", missing=NO_INTENT)
     return RunConfig(
         model=partial(make_model, hidden=hidden, dropout=dropout, word_dropout=word_dropout),
