@@ -14,7 +14,7 @@ from tests.tools.samples import pack, write_files
 FEW = ("validate_every=256", "save_every=256", "log_every=2")
 # What is added to `minibatch train RECIPE`, so that it takes a second: few samples, and small networks.
 SHORTER: dict[str, tuple[str, ...]] = {
-    "autoencoder": (*FEW, "maps=[4,2]", "minibatch_size=16", "max_samples=64", "threads=1"),
+    "autoencoder": (*FEW, "maps=[4,4,2]", "minibatch_size=16", "max_samples=64", "threads=1"),
     "cifar10": (*FEW, "validation_size=100", "minibatch_size=64", "max_samples=384", "threads=1"),
     "digits": (*FEW, "max_samples=640"),
     "imagenet": (
