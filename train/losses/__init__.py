@@ -9,7 +9,6 @@ computed in float32. What `missing=` names has the loss 0 and the gradient 0; ma
 """
 
 from minibatch.train.losses.binary import binary_cross_entropy as binary_cross_entropy
-from minibatch.train.losses.boxes import own_boxes as own_boxes
 from minibatch.train.losses.classes import cross_entropy as cross_entropy
 from minibatch.train.losses.contrastive import Temperature as Temperature
 from minibatch.train.losses.contrastive import contrastive as contrastive
