@@ -139,7 +139,8 @@ def print_spread(one: Spread, console: Console) -> None:
     console.print(Text(f"{one.recipe}{changes}: {' · '.join(about)}"), soft_wrap=True)
     table = plain_table("", "mean", "least", "most", "each", right=("mean", "least", "most"))
     for column in table.columns[1:4]:
-        column.min_width = 8  # a long name or many seeds are cut before these are
+        column.min_width = 8  # a long name is cut before these are, and many seeds go on in the next line
+    table.columns[4].no_wrap = False
     for name, values in one.values.items():
         numbers = [f"{value:.4g}" for value in (statistics.fmean(values), min(values), max(values), *values)]
         table.add_row(name, *numbers[:3], " ".join(numbers[3:]))

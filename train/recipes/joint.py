@@ -16,8 +16,9 @@ each other's negatives. Measured among 1,000 held-out words, all spelled and pro
 how many find their pronunciation first or among ten (spoken), and pronunciations their spelling (spelled).
 All is measured with a moving average of the weights (`averaging`).
 
-Expected: recall@1 of 99 % and recall@10 of 100 % both ways (seeds 1, 2 and 3: spoken 99.6, 99.5 and 99.5,
-spelled 98.6, 98.7 and 99.0; among all 11,748 held-out words that differ 94.5 and 93.7), in about 2 min on one core. scores.png shows 30 neighbours of the dictionary.
+Expected: recall@1 of 99 % and recall@10 of 100 % both ways (seeds 1, 2 and 3: spoken 99.6, 99.5 and 99.5, spelled 98.6,
+98.7 and 99.0; among all 11,748 held-out words that differ 94.5 and 93.7), in about 2 min on one core. scores.png shows
+30 neighbours of the dictionary.
 """
 
 import json
