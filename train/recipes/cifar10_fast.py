@@ -19,8 +19,8 @@ for CPU cores, "large" for a GPU: airbench94's widths in bfloat16.
 Batch normalisation is by leaves, here as large as a minibatch: the same as normalising each minibatch, but a value of
 `microbatch_size` changes nothing, and `--set promise=bits` keeps every bit through kills and resumes.
 
-Expected: small 83.8 % (seeds 1, 2 and 3: 83.7, 83.7 and 83.9), 84.7 % with the mirrored view averaged in (85.0, 84.4 and
-84.8), in 4 to 6 min on one core; 80.4 % with --set max_samples=102400, a third of that (seed 1). Large is meant for
+Expected: small 83.8 % (seeds 1, 2 and 3: 83.7, 83.7 and 83.9), 84.7 % with the mirrored view averaged in (85.0, 84.4
+and 84.8), in 4 to 6 min on one core; 80.4 % with --set max_samples=102400, a third of that (seed 1). Large is meant for
 90 % and more, and was not run for want of a GPU.
 """
 
