@@ -4,9 +4,9 @@ A recipe takes keyword arguments only, all with defaults: its options. `configur
 what else is to be changed in the configuration it returns, and writes into it how it was made, so that a saved run says
 how to make it again. A recipe of your own is named `module:function` or `path/to/file.py:function`.
 
-Numbers under "Expected" are of the last weights, never of the best validation. But a recipe's options were chosen by
-runs measured on the same held-out data, which are the test data of their source where it has some: so the numbers
-may be a little better than those on data that nobody has looked at.
+Numbers under "Expected" are of the last weights, but in `charlm`, which keeps those of its best validation. A recipe's
+options were chosen by runs measured on the same held-out data, which are the test data of their source where it has
+some: so the numbers may be a little better than those on data that nobody has looked at.
 """
 
 from collections.abc import Mapping

@@ -31,8 +31,8 @@ The second command, 10 epochs instead of 520, is for two cores. When a run is fi
 the filters of the first layer are drawn to filters.png, as by shownet.py --show-filters.
 
 Expected: 11 % of errors with nine views after 520 epochs, by cuda-convnet2's own account (not trained to the end here).
-Of the short form 28.5 % of errors in the middle and 27.0 % in nine views (seed 7), at up to 1,300 images a second on
-one core; 15 min on one core of a busy machine.
+Of the short form 29.1 % of errors in the middle and 26.9 % in nine views (seeds 1, 2 and 3: 28.8, 29.3 and 29.2; 26.4,
+27.0 and 27.3), in 7 min on one core.
 """
 
 from collections.abc import Mapping, Sequence
