@@ -15,7 +15,8 @@ entries; word error: the share of entries that are not exactly right. Where a wo
 an entry; the report also has the share of words of which none of the pronunciations was found, as papers count it.
 All is measured with a moving average of the weights (`averaging`).
 
-Expected: phone error 9 %, word error 40 % of entries and 36 % of words (seeds 1 and 7: 9.2 and 9.3 %), in about 3 min on one core.
+Expected: phone error 9 % (seeds 1 and 7: 9.2 and 9.3), word error 40 % of entries and 36 % of words, in about 3 min on
+one core.
 """
 
 from collections.abc import Mapping, Sequence
