@@ -62,7 +62,6 @@ def made_ready(
         return Path(source)
     config = config_for(recipe, out, options, resume=resume)  # what cannot be begun is an error before anything is made
     used = data_of(recipe, config)
-    word, _, called = source.partition(":")
     fetched = word == origins.FETCH and (not called or called in origins.DATA_SETS)
     if not any(one.forms for one in used.values()):
         if fetched and not called:

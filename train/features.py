@@ -20,6 +20,7 @@ from minibatch import Dataset, DatasetWriter, MinibatchSource
 from minibatch.arguments import checked_integer
 from minibatch.train.batches import Inputs, TensorBatch, forward_function
 from minibatch.train.cuts import leaves
+from minibatch.train.eval_mode import eval_mode
 from minibatch.train.named_calls import nearest
 
 ROW = "row"
@@ -70,7 +71,6 @@ def write_features(
     _check_names(source, fields)
     parameter = next(model.parameters(), None)
     device = None if parameter is None or parameter.device.type == "cpu" else parameter.device
-    modes = [(module, module.training) for module in model.modules()]
     end, position = len(source.dataset), source.nominal_time
     taken: dict[str, list[Any]] = defaultdict(list)
     expected: list[str] | None = None
@@ -79,8 +79,7 @@ def write_features(
             stack.callback(module.register_forward_hook(_taker(taken[name])).remove)
         # It may be the source that is trained on.
         stack.callback(source.seek if isinstance(data, MinibatchSource) else lambda _: source.close(), position)
-        stack.callback(_put_back, modes)
-        model.eval()
+        stack.enter_context(eval_mode(model))
         source.seek(0)
         writer = stack.enter_context(
             DatasetWriter(out, source=f"features of {type(model).__name__}: {', '.join(names)}", overwrite=overwrite)
@@ -179,8 +178,3 @@ def _array(tensor: Tensor) -> NDArray[Any]:
         tensor = tensor.float()
     array: NDArray[Any] = tensor.cpu().numpy()
     return array
-
-
-def _put_back(modes: Sequence[tuple[nn.Module, bool]]) -> None:
-    for module, training in modes:
-        module.training = training

@@ -26,6 +26,7 @@ from minibatch.train.computing import computing
 from minibatch.train.config import Prepared, RunConfig, described, differences, save_config
 from minibatch.train.device import placed
 from minibatch.train.digest import parameters_digest
+from minibatch.train.eval_mode import eval_mode
 from minibatch.train.finished import Finished
 from minibatch.train.folder import note_config
 from minibatch.train.ledger import Lines
@@ -347,14 +348,9 @@ def make_trainer(
 def reported(trainer: Trainer, config: RunConfig, prepared: Prepared, out: Path) -> Mapping[str, float]:
     """The numbers of the recipe's report on the finished run; the model is as it was before."""
     assert config.report is not None
-    modes = {module: module.training for module in trainer.model.modules()}
-    trainer.model.eval()
-    try:
-        with torch.no_grad(), nullcontext() if trainer.averaging is None else trainer.averaging.applied():
-            found = config.report(Finished(model=trainer.model, config=config, prepared=prepared, out=out))
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    averaged = nullcontext() if trainer.averaging is None else trainer.averaging.applied()
+    with eval_mode(trainer.model), torch.no_grad(), averaged:
+        found = config.report(Finished(model=trainer.model, config=config, prepared=prepared, out=out))
     return {name: float(value) for name, value in found.items()}
 
 

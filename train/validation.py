@@ -15,6 +15,7 @@ from torch import nn
 from minibatch import Dataset, MinibatchSource
 from minibatch.timeline import MAX_TIME
 from minibatch.train.batches import Inputs, TensorBatch, forward_function
+from minibatch.train.eval_mode import eval_mode
 from minibatch.train.gradient import crosses_samples, is_per_sample, wrong_values
 from minibatch.train.metrics import Collected, Measured, Metric
 from minibatch.train.precision import Precision, PrecisionName
@@ -101,13 +102,14 @@ def evaluate(
     sums: dict[str, list[torch.Tensor]] = {name: [] for name in names}
     denominators = dict.fromkeys(names, 0.0)
     samples = 0
-    modes = [(module, module.training) for module in model.modules()]
     source = data if isinstance(data, MinibatchSource) else MinibatchSource(data, shuffle=None, sequences="rows")
     end, position = _end_of(source), source.nominal_time
     try:
-        model.eval()
         source.seek(0)
-        with torch.no_grad():  # not inference_mode: what a model caches must still be good for training
+        with (
+            eval_mode(model),
+            torch.no_grad(),
+        ):  # not inference_mode: what a model caches must still be good for training
             while source.nominal_time < end:
                 batch = source.next_minibatch(whole_units(min(minibatch_size, end - source.nominal_time), source))
                 if not batch:
@@ -135,8 +137,6 @@ def evaluate(
                         used.add(metric.name)
             results = {m.name: m.pairs(state) if m.name in used else {m.name: (0.0, 0.0)} for m, state, _ in states}
     finally:
-        for module, training in modes:
-            module.training = training
         if isinstance(data, MinibatchSource):
             source.seek(position)  # it may be the one that is trained on
         else:
